@@ -1,0 +1,35 @@
+"""SkipNet in Keras 3: residual networks that skip blocks image by image."""
+
+from skipnet_tf import flops
+from skipnet_tf import objectives
+from skipnet_tf import optimizers
+from skipnet_tf import schedules
+from skipnet_tf.interop import load_pytorch_weights
+from skipnet_tf.models import cifar_resnet
+from skipnet_tf.models import cifar_skipnet
+from skipnet_tf.models import imagenet_resnet
+from skipnet_tf.models import imagenet_skipnet
+from skipnet_tf.resnet import ResNet
+from skipnet_tf.skipnet import SkipNet
+from skipnet_tf.stages import HybridReinforce
+from skipnet_tf.stages import Reinforce
+from skipnet_tf.stages import Supervised
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "HybridReinforce",
+    "Reinforce",
+    "ResNet",
+    "SkipNet",
+    "Supervised",
+    "cifar_resnet",
+    "cifar_skipnet",
+    "flops",
+    "imagenet_resnet",
+    "imagenet_skipnet",
+    "load_pytorch_weights",
+    "objectives",
+    "optimizers",
+    "schedules",
+]

@@ -1,0 +1,242 @@
+"""Residual blocks and their gated execution (Sec. 3.1, Eq. 1).
+
+`y = G(x) * F(x) + (1 - G(x)) * x`, where F is the whole block with its own
+residual sum and ReLU. A down-sampling block has a projection on its shortcut;
+skipped, it passes the projection on, which is computed once for both uses.
+"""
+
+import keras
+import tensorflow as tf
+
+from skipnet_tf import flops
+from skipnet_tf.layers import BatchNormalization
+from skipnet_tf.layers import Convolution
+
+EXECUTIONS = ("conditional", "masked")
+
+
+class _ResidualBlock(keras.layers.Layer):
+    """Shortcut, residual sum and ReLU; a subclass gives the kernels.
+
+    Args:
+        filters: Positive int, width of the inner convolutions.
+        strides: Positive int, stride of the first 3x3 convolution. Defaults
+            to `1`.
+        name: Optional string.
+
+    Call arguments:
+        inputs: Float tensor `(batch, height, width, channels)`.
+        training: Whether batch statistics are used. Defaults to `False`.
+
+    Returns:
+        Float tensor `(batch, height / strides, width / strides,
+        filters * expansion)`, sizes rounded up.
+    """
+
+    expansion = 1
+    kernels = ()  # (kernel size, takes the stride?) of every convolution
+
+    def __init__(self, filters, strides=1, name=None, dtype=None):
+        super().__init__(name=name, dtype=dtype)
+        self.filters = filters
+        self.strides = strides
+        self.convolutions = []
+        self.norms = []
+        for index, (kernel, strided) in enumerate(self.kernels, start=1):
+            last = index == len(self.kernels)
+            width = filters * (self.expansion if last else 1)
+            stride = strides if strided else 1
+            self.convolutions.append(
+                Convolution(width, kernel, stride, name=f"conv{index}")
+            )
+            self.norms.append(BatchNormalization(name=f"norm{index}"))
+        self.projection = None
+        self.projection_norm = None
+
+    def build(self, input_shape):
+        width = self.filters * self.expansion
+        channels = input_shape[-1]
+        if self.strides != 1 or channels != width:
+            self.projection = Convolution(
+                width, 1, self.strides, name="projection"
+            )
+            self.projection_norm = BatchNormalization(name="projection_norm")
+            self.projection.build((None, None, None, channels))
+            self.projection_norm.build((None, None, None, width))
+        for convolution, norm in zip(self.convolutions, self.norms):
+            convolution.build((None, None, None, channels))
+            channels = convolution.filters
+            norm.build((None, None, None, channels))
+
+    def call(self, inputs, training=False):
+        shortcut = self.shortcut(inputs, training)
+        return self.transform(inputs, shortcut, training)
+
+    def shortcut(self, inputs, training=False):
+        """What a skipped block passes on: its input, or its projection."""
+        if self.projection is None:
+            return inputs
+        return self.projection_norm(self.projection(inputs), training=training)
+
+    def transform(self, inputs, shortcut, training=False):
+        """F(x) of Eq. 1, given the shortcut of the same inputs."""
+        x = inputs
+        for convolution, norm in zip(self.convolutions, self.norms):
+            if x is not inputs:
+                x = tf.nn.relu(x)
+            x = norm(convolution(x), training=training)
+        return tf.nn.relu(x + shortcut)
+
+    def output_size(self, height, width):
+        """Height and width in pixels of this block's output."""
+        return (
+            flops.strided(height, self.strides),
+            flops.strided(width, self.strides),
+        )
+
+    def multiply_adds(self, height, width):
+        """`(block, projection)` for an input map of `height * width`."""
+        fixed = 0
+        if self.projection is not None:
+            fixed = self.projection.multiply_adds(height, width)
+        block = 0
+        for convolution in self.convolutions:
+            block += convolution.multiply_adds(height, width)
+            height = flops.strided(height, convolution.strides[0])
+            width = flops.strided(width, convolution.strides[0])
+        return block, fixed
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "filters": self.filters,
+            "strides": self.strides,
+        }
+
+
+@keras.saving.register_keras_serializable(package="skipnet_tf")
+class BasicBlock(_ResidualBlock):
+    """Two 3x3 convolutions (He et al., 2016; ResNet-18, -34 and CIFAR).
+
+    Args:
+        filters: Positive int, number of channels.
+        strides: Positive int, in pixels. Defaults to `1`.
+        name: Optional string.
+
+    Call arguments:
+        inputs: Float tensor `(batch, height, width, channels)`.
+        training: Whether batch statistics are used. Defaults to `False`.
+
+    Returns:
+        Float tensor `(batch, height / strides, width / strides, filters)`.
+    """
+
+    kernels = ((3, True), (3, False))
+
+
+@keras.saving.register_keras_serializable(package="skipnet_tf")
+class BottleneckBlock(_ResidualBlock):
+    """1x1, 3x3 (with the stride) and 1x1 convolutions (ResNet-50 and up).
+
+    Args:
+        filters: Positive int, inner channels; the output has four times as
+            many.
+        strides: Positive int, in pixels. Defaults to `1`.
+        name: Optional string.
+
+    Call arguments:
+        inputs: Float tensor `(batch, height, width, channels)`.
+        training: Whether batch statistics are used. Defaults to `False`.
+
+    Returns:
+        Float tensor `(batch, height / strides, width / strides,
+        4 * filters)`.
+    """
+
+    expansion = 4
+    kernels = ((1, False), (3, True), (1, False))
+
+
+@keras.saving.register_keras_serializable(package="skipnet_tf")
+class GatedBlock(keras.layers.Layer):
+    """A block that runs for the images that ask for it (Eq. 1).
+
+    `"masked"` computes every row and mixes; `"conditional"` gathers the rows
+    that run, computes those and puts them back, all inside a `tf.cond`, so
+    that a skipped block costs nothing, for one image or within a batch.
+    Both use the same weights and give the same numbers. Training is always
+    masked: Eq. 1 is differentiated through both terms, and batch statistics
+    come from all rows.
+
+    Args:
+        block: A `BasicBlock` or `BottleneckBlock`.
+        name: Optional string.
+
+    Call arguments:
+        inputs: Float tensor `(batch, height, width, channels)`.
+        decisions: Float tensor `(batch,)`, 1 runs the block, 0 skips it;
+            `"masked"` accepts anything between.
+        training: Whether batch statistics are used. Defaults to `False`.
+        execution: `"conditional"` or `"masked"`. Defaults to
+            `"conditional"`; ignored in training.
+
+    Returns:
+        Float tensor, what `block` returns.
+
+    Raises:
+        ValueError: If `execution` is unknown.
+
+    Reference:
+        - [Wang et al., 2018](https://arxiv.org/abs/1711.09485), Eq. 1
+    """
+
+    def __init__(self, block, name=None, dtype=None):
+        # No autocast: soft decisions keep their digits until they mix.
+        super().__init__(name=name, dtype=dtype, autocast=False)
+        self.block = block
+
+    def build(self, input_shape):
+        if not self.block.built:
+            self.block.build(input_shape)
+
+    def call(self, inputs, decisions, training=False, execution="conditional"):
+        if execution not in EXECUTIONS:
+            raise ValueError(
+                f"`execution` must be one of {EXECUTIONS}. "
+                f"Received: execution={execution!r}"
+            )
+        shortcut = self.block.shortcut(inputs, training)
+        if training or execution == "masked":
+            return self._mixed(inputs, shortcut, decisions, training)
+        return self._selected(inputs, shortcut, decisions)
+
+    def _mixed(self, inputs, shortcut, decisions, training):
+        outputs = self.block.transform(inputs, shortcut, training)
+        run = tf.cast(decisions, outputs.dtype)[:, None, None, None]
+        return run * outputs + (1 - run) * shortcut
+
+    def _selected(self, inputs, shortcut, decisions):
+        runs = decisions >= 0.5
+
+        def run():
+            rows = tf.where(runs)
+            kept = tf.gather_nd(shortcut, rows)
+            chosen = kept
+            if shortcut is not inputs:
+                chosen = tf.gather_nd(inputs, rows)
+            outputs = self.block.transform(chosen, kept)
+            return tf.tensor_scatter_nd_update(shortcut, rows, outputs)
+
+        outputs = tf.cond(tf.reduce_any(runs), run, lambda: shortcut)
+        return tf.ensure_shape(outputs, shortcut.shape)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "block": keras.saving.serialize_keras_object(self.block),
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        block = keras.saving.deserialize_keras_object(config["block"])
+        return cls(**{**config, "block": block})

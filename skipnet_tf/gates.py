@@ -1,0 +1,386 @@
+"""Gates (Sec. 3.1, Fig. 3): features of a block to the logit of the next.
+
+All share one form, `logits, state = gate(features, state)`, so that a network
+runs them without asking which kind they are; only `RecurrentGate` has a state.
+"""
+
+import math
+
+import keras
+import tensorflow as tf
+
+from skipnet_tf import flops
+from skipnet_tf.layers import BatchNormalization
+from skipnet_tf.layers import Convolution
+
+# Log-odds of running a block at the start under `init="open"`, p = 0.88: high
+# enough for every image to start with every block, low enough for samples to
+# explore and for the sigmoid to pass a gradient.
+OPEN_LOGIT = 2.0
+INITS = ("open", "published")
+
+
+def _decision(inputs, outputs, init):
+    """Last layer of a gate; `outputs` is 1 (log-odds) or 2 (skip, run)."""
+    if init == "open":
+        share = OPEN_LOGIT / outputs
+        bias = [share] if outputs == 1 else [-share, share]
+        kernel, bias = _normal(0.01), keras.initializers.Constant(bias)
+    else:
+        kernel, bias = _normal(math.sqrt(2 / (inputs * outputs))), "zeros"
+    # float32 whatever the policy: log-probabilities lose digits in half.
+    return keras.layers.Dense(
+        outputs,
+        kernel_initializer=kernel,
+        bias_initializer=bias,
+        dtype="float32",
+        name="decision",
+    )
+
+
+def _normal(stddev):
+    return keras.initializers.RandomNormal(stddev=stddev)
+
+
+def _uniform(fan_in):
+    bound = 1 / math.sqrt(fan_in)
+    return keras.initializers.RandomUniform(-bound, bound)
+
+
+def _check_init(init):
+    if init not in INITS:
+        raise ValueError(
+            f"`init` must be one of {INITS}. Received: init={init!r}"
+        )
+    return init
+
+
+def _log_odds(two_logits):
+    # A softmax over (skip, run) is a sigmoid of their difference.
+    return two_logits[:, 1] - two_logits[:, 0]
+
+
+def _spatial_mean(features):
+    return tf.cast(tf.reduce_mean(features, axis=(1, 2)), tf.float32)
+
+
+class _FeedForwardGate(keras.layers.Layer):
+    """What the gates without memory share: two logits from a vector."""
+
+    def __init__(self, init="open", name=None, dtype=None):
+        super().__init__(name=name, dtype=dtype)
+        self.init = _check_init(init)
+
+    def initial_state(self, batch_size):
+        """Feed-forward gates carry nothing from block to block."""
+        return None
+
+    def get_config(self):
+        return {**super().get_config(), "init": self.init}
+
+
+@keras.saving.register_keras_serializable(package="skipnet_tf")
+class FeedForwardGateI(_FeedForwardGate):
+    """FFGate-I (Sec. 3.1, Fig. 3a): two convolutions, about 16 % of a block.
+
+    Max-pooling halves the map, two 3x3 convolutions (the second with stride
+    2) with batch normalisation follow, then the spatial mean and a dense
+    layer. Pooling keeps an odd last row, and maps of one pixel.
+
+    Args:
+        init: `"open"` (every block runs at the start) or `"published"`.
+            Defaults to `"open"`.
+        name: Optional string.
+
+    Call arguments:
+        features: Float tensor `(batch, height, width, channels)`.
+        state: Ignored. Defaults to `None`.
+        training: Whether batch statistics are used. Defaults to `False`.
+
+    Returns:
+        `(logits, state)`: float32 logits `(batch,)`, positive where the block
+        should run, and `state` as it came.
+
+    Raises:
+        ValueError: If `init` is unknown.
+
+    Reference:
+        - [Wang et al., 2018](https://arxiv.org/abs/1711.09485)
+    """
+
+    def build(self, input_shape):
+        channels = input_shape[-1]
+        maps = (None, None, None, channels)
+        self.conv1 = Convolution(channels, 3, name="conv1")
+        self.conv2 = Convolution(channels, 3, strides=2, name="conv2")
+        self.norm1 = BatchNormalization(name="norm1")
+        self.norm2 = BatchNormalization(name="norm2")
+        for layer in (self.conv1, self.norm1, self.conv2, self.norm2):
+            layer.build(maps)
+        self.decision = _decision(channels, 2, self.init)
+        self.decision.build((None, channels))
+
+    def call(self, features, state=None, training=False):
+        x = tf.nn.max_pool2d(features, 2, 2, "SAME")
+        x = tf.nn.relu(self.norm1(self.conv1(x), training=training))
+        x = tf.nn.relu(self.norm2(self.conv2(x), training=training))
+        return _log_odds(self.decision(_spatial_mean(x))), state
+
+    def multiply_adds(self, height, width):
+        """Multiply-adds on a feature map of `height * width` pixels."""
+        height, width = flops.strided(height, 2), flops.strided(width, 2)
+        return (
+            self.conv1.multiply_adds(height, width)
+            + self.conv2.multiply_adds(height, width)
+            + self.conv1.filters * 2
+        )
+
+
+@keras.saving.register_keras_serializable(package="skipnet_tf")
+class FeedForwardGateII(_FeedForwardGate):
+    """FFGate-II (Sec. 3.1, Fig. 3b): one strided convolution, 12.5 %.
+
+    A 3x3 convolution with stride 2 and batch normalisation, the spatial mean
+    and a dense layer; the paper's choice past 100 layers.
+
+    Args:
+        init: `"open"` (every block runs at the start) or `"published"`.
+            Defaults to `"open"`.
+        name: Optional string.
+
+    Call arguments:
+        features: Float tensor `(batch, height, width, channels)`.
+        state: Ignored. Defaults to `None`.
+        training: Whether batch statistics are used. Defaults to `False`.
+
+    Returns:
+        `(logits, state)`: float32 logits `(batch,)`, positive where the block
+        should run, and `state` as it came.
+
+    Raises:
+        ValueError: If `init` is unknown.
+
+    Reference:
+        - [Wang et al., 2018](https://arxiv.org/abs/1711.09485)
+    """
+
+    def build(self, input_shape):
+        channels = input_shape[-1]
+        self.conv1 = Convolution(channels, 3, strides=2, name="conv1")
+        self.norm1 = BatchNormalization(name="norm1")
+        for layer in (self.conv1, self.norm1):
+            layer.build((None, None, None, channels))
+        self.decision = _decision(channels, 2, self.init)
+        self.decision.build((None, channels))
+
+    def call(self, features, state=None, training=False):
+        x = tf.nn.relu(self.norm1(self.conv1(features), training=training))
+        return _log_odds(self.decision(_spatial_mean(x))), state
+
+    def multiply_adds(self, height, width):
+        """Multiply-adds on a feature map of `height * width` pixels."""
+        convolution = self.conv1.multiply_adds(height, width)
+        return convolution + self.conv1.filters * 2
+
+
+@keras.saving.register_keras_serializable(package="skipnet_tf")
+class PooledGate(_FeedForwardGate):
+    """Feed-forward gate without convolution (Sec. 3.1).
+
+    Spatial mean, a dense layer with ReLU and a dense layer to two logits: as
+    cheap as a recurrent gate, and less accurate according to the paper.
+
+    Args:
+        units: Positive int, width of the hidden layer. Defaults to `10`, the
+            width of the recurrent gate.
+        init: `"open"` (every block runs at the start) or `"published"`.
+            Defaults to `"open"`.
+        name: Optional string.
+
+    Call arguments:
+        features: Float tensor `(batch, height, width, channels)`.
+        state: Ignored. Defaults to `None`.
+        training: Ignored. Defaults to `False`.
+
+    Returns:
+        `(logits, state)`: float32 logits `(batch,)`, positive where the block
+        should run, and `state` as it came.
+
+    Raises:
+        ValueError: If `units` is not positive or `init` is unknown.
+    """
+
+    def __init__(self, units=10, init="open", name=None, dtype=None):
+        super().__init__(init=init, name=name, dtype=dtype)
+        self.units = _check_units(units)
+        self.hidden = keras.layers.Dense(
+            units,
+            activation="relu",
+            kernel_initializer="he_normal",
+            dtype="float32",
+            name="hidden",
+        )
+        self.decision = _decision(units, 2, init)
+
+    def build(self, input_shape):
+        self.hidden.build((None, input_shape[-1]))
+        self.decision.build((None, self.units))
+
+    def call(self, features, state=None, training=False):
+        hidden = self.hidden(_spatial_mean(features))
+        return _log_odds(self.decision(hidden)), state
+
+    def multiply_adds(self, height, width):
+        """Multiply-adds; the same for every size of the feature map."""
+        return self.hidden.kernel.shape[0] * self.units + self.units * 2
+
+    def get_config(self):
+        return {**super().get_config(), "units": self.units}
+
+
+@keras.saving.register_keras_serializable(package="skipnet_tf")
+class Recurrence(keras.layers.Layer):
+    """The part of RNNGate that all blocks share: LSTM cell and decision.
+
+    Args:
+        units: Positive int, size of the LSTM. Defaults to `10`.
+        init: `"open"` or `"published"`. Defaults to `"open"`.
+        name: Optional string.
+
+    Call arguments:
+        embedding: Float32 tensor `(batch, units)`.
+        state: Pair of float32 tensors `(batch, units)`.
+
+    Returns:
+        `(logits, state)`: float32 `(batch,)`, and the new state.
+    """
+
+    def __init__(self, units=10, init="open", name=None, dtype="float32"):
+        super().__init__(name=name, dtype=dtype)
+        self.units = _check_units(units)
+        self.init = _check_init(init)
+        self.cell = keras.layers.LSTMCell(
+            units,
+            kernel_initializer=_uniform(units),
+            recurrent_initializer=_uniform(units),
+            unit_forget_bias=False,
+            dtype="float32",
+            name="lstm",
+        )
+        self.decision = _decision(units, 1, init)
+
+    def build(self, input_shape=None):
+        self.cell.build((None, self.units))
+        self.decision.build((None, self.units))
+
+    def call(self, embedding, state):
+        hidden, state = self.cell(embedding, state)
+        return self.decision(hidden)[:, 0], tuple(state)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "units": self.units,
+            "init": self.init,
+        }
+
+
+@keras.saving.register_keras_serializable(package="skipnet_tf")
+class RecurrentGate(keras.layers.Layer):
+    """RNNGate (Sec. 3.1, Fig. 3c): one LSTM shared by every gated block.
+
+    The feature map is averaged over space, projected to `units` numbers by a
+    layer of this gate's own, and fed to the shared LSTM, whose state travels
+    from block to block, so that a decision can depend on those before it.
+
+    Args:
+        units: Positive int, size of projection and LSTM. Defaults to `10`,
+            as in the paper.
+        init: `"open"` (every block runs at the start) or `"published"`.
+            Defaults to `"open"`.
+        recurrence: Optional `Recurrence` shared with the other gates of a
+            network. Defaults to `None`, one of its own.
+        name: Optional string.
+
+    Call arguments:
+        features: Float tensor `(batch, height, width, channels)`.
+        state: Pair of float32 tensors `(batch, units)` from the gate before.
+            Defaults to `None`, zeros.
+        training: Ignored. Defaults to `False`.
+
+    Returns:
+        `(logits, state)`: float32 logits `(batch,)`, positive where the block
+        should run, and the new state.
+
+    Raises:
+        ValueError: If `units` is not positive or `init` is unknown.
+
+    Reference:
+        - [Wang et al., 2018](https://arxiv.org/abs/1711.09485)
+    """
+
+    def __init__(
+        self,
+        units=10,
+        init="open",
+        recurrence=None,
+        name=None,
+        dtype="float32",
+    ):
+        # No autocast: features stay in half precision up to their mean.
+        super().__init__(name=name, dtype=dtype, autocast=False)
+        self.units = _check_units(units)
+        self.init = _check_init(init)
+        self.recurrence = recurrence or Recurrence(units, init)
+
+    def build(self, input_shape):
+        channels = input_shape[-1]
+        self.embedding = keras.layers.Dense(
+            self.units,
+            kernel_initializer=_normal(math.sqrt(2 / self.units)),
+            bias_initializer=_uniform(channels),
+            dtype="float32",
+            name="embedding",
+        )
+        self.embedding.build((None, channels))
+        if not self.recurrence.built:
+            self.recurrence.build()
+
+    def call(self, features, state=None, training=False):
+        if state is None:
+            state = self.initial_state(tf.shape(features)[0])
+        return self.recurrence(self.embedding(_spatial_mean(features)), state)
+
+    def initial_state(self, batch_size):
+        """Zeros, `(hidden, cell)`, each `(batch_size, units)`."""
+        zeros = tf.zeros([batch_size, self.units], tf.float32)
+        return zeros, zeros
+
+    def multiply_adds(self, height, width):
+        """Multiply-adds; the same for every size of the feature map."""
+        embedding = self.embedding.kernel.shape[0] * self.units
+        return embedding + flops.lstm_step(self.units, self.units) + self.units
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "units": self.units,
+            "init": self.init,
+            "recurrence": keras.saving.serialize_keras_object(self.recurrence),
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        config = dict(config)
+        config["recurrence"] = keras.saving.deserialize_keras_object(
+            config["recurrence"]
+        )
+        return cls(**config)
+
+
+def _check_units(units):
+    if not isinstance(units, int) or units < 1:
+        raise ValueError(
+            f"`units` must be a positive int. Received: units={units}"
+        )
+    return units

@@ -1,0 +1,150 @@
+"""Rewards and losses of hybrid reinforcement learning (Sec. 3.2, Eq. 5, 6).
+
+Pure functions of tensors. Every reward belongs to one image and one gate:
+shapes are checked, because a `(batch, 1)` times `(batch,)` product silently
+broadcasts to `(batch, batch)` and destroys the credit of each image.
+"""
+
+import tensorflow as tf
+
+
+def returns(
+    gates: tf.Tensor,
+    cross_entropy: tf.Tensor,
+    alpha: float | tf.Tensor,
+    beta: float | str | tf.Tensor = 1.0,
+    gamma: float | tf.Tensor = 1.0,
+    costs: tf.Tensor | None = None,
+) -> tf.Tensor:
+    """Cumulative future return of every gate (Eq. 5 and 6).
+
+    `R[N+1] = -beta * L` and
+    `R[i] = alpha / N * (1 - g[i]) * C[i] + gamma * R[i+1]`.
+
+    Args:
+        gates: Float tensor `(batch, gates)`, 1 executed, 0 skipped.
+        cross_entropy: Float tensor `(batch,)`, prediction loss L in nats.
+        alpha: Float, price of computation, at least 0.
+        beta: Float, weight of the prediction loss in the return, or the
+            string `"alpha/N"`, the paper's relaxation for ImageNet, which
+            follows an annealed alpha. Defaults to `1.0`.
+        gamma: Float in [0, 1], discount from gate to gate. Defaults to `1.0`.
+        costs: Optional float tensor `(gates,)`, relative cost C of each
+            block, scaled to mean 1 here. Defaults to `None`, all equal.
+
+    Returns:
+        Float32 tensor `(batch, gates)`.
+
+    Raises:
+        ValueError: If the shapes do not fit or `beta` is an unknown string.
+
+    Reference:
+        - [Wang et al., 2018](https://arxiv.org/abs/1711.09485), Sec. 3.2
+    """
+    gates = tf.cast(gates, tf.float32)
+    cross_entropy = tf.cast(cross_entropy, tf.float32)
+    _check_rank("gates", gates, 2, "(batch, gates)")
+    _check_rank("cross_entropy", cross_entropy, 1, "(batch,)")
+    _check_equal("cross_entropy", cross_entropy, gates, 1)
+    count = tf.shape(gates)[1]
+    price = tf.cast(alpha, tf.float32) / tf.cast(count, tf.float32)
+    if isinstance(beta, str):
+        if beta != "alpha/N":
+            raise ValueError(
+                f'`beta` must be a number or "alpha/N". Received: beta={beta!r}'
+            )
+        beta = price
+    bonus = price * (1.0 - gates)
+    if costs is not None:
+        costs = tf.cast(costs, tf.float32)
+        _check_rank("costs", costs, 1, "(gates,)")
+        if costs.shape[0] != gates.shape[1]:
+            raise ValueError(
+                f"`costs` must hold one number per gate, {gates.shape[1]}. "
+                f"Received: costs of shape {tuple(costs.shape)}"
+            )
+        bonus *= costs / tf.reduce_mean(costs)
+    steps = tf.cast(tf.range(count), tf.float32)
+    gamma = tf.cast(gamma, tf.float32)
+    ahead = steps[:, None] - steps[None, :]  # [j, i] = j - i
+    discount = tf.where(ahead >= 0, tf.pow(gamma, tf.maximum(ahead, 0.0)), 0.0)
+    final = -tf.cast(beta, tf.float32) * cross_entropy[:, None]
+    to_end = tf.pow(gamma, tf.cast(count, tf.float32) - steps)
+    return bonus @ discount + final * to_end
+
+
+def policy_gradient_loss(
+    gate_logits: tf.Tensor, gates: tf.Tensor, returns: tf.Tensor
+) -> tf.Tensor:
+    """REINFORCE surrogate loss of the gates (Eq. 6).
+
+    `mean over images of sum{ -log p(g[i]) * R[i] : i = 1..N }`, with R held
+    constant; its gradient is the policy gradient.
+
+    Args:
+        gate_logits: Float tensor `(batch, gates)`, log-odds of executing.
+        gates: Float tensor `(batch, gates)`, sampled decisions, 0 or 1.
+        returns: Float tensor `(batch, gates)`, see `returns`.
+
+    Returns:
+        Float32 scalar.
+
+    Raises:
+        ValueError: If the three shapes differ.
+    """
+    _check_rank("gate_logits", gate_logits, 2, "(batch, gates)")
+    for name, value in (("gates", gates), ("returns", returns)):
+        _check_rank(name, value, 2, "(batch, gates)")
+        _check_equal(name, value, gate_logits, 2)
+    surprise = tf.nn.sigmoid_cross_entropy_with_logits(
+        labels=tf.stop_gradient(tf.cast(gates, tf.float32)),
+        logits=tf.cast(gate_logits, tf.float32),
+    )
+    rewards = tf.stop_gradient(tf.cast(returns, tf.float32))
+    return tf.reduce_mean(tf.reduce_sum(surprise * rewards, axis=1))
+
+
+def class_action_loss(
+    logits: tf.Tensor, classes: tf.Tensor, rewards: tf.Tensor
+) -> tf.Tensor:
+    """REINFORCE surrogate loss of a sampled class prediction.
+
+    In pure reinforcement learning (Sec. 4.3) the prediction is one more
+    action: `mean over images of -log p(class) * R`, with R held constant.
+
+    Args:
+        logits: Float tensor `(batch, classes)`.
+        classes: Int tensor `(batch,)`, the sampled predictions.
+        rewards: Float tensor `(batch,)`.
+
+    Returns:
+        Float32 scalar.
+
+    Raises:
+        ValueError: If the shapes do not fit.
+    """
+    _check_rank("logits", logits, 2, "(batch, classes)")
+    for name, value in (("classes", classes), ("rewards", rewards)):
+        _check_rank(name, value, 1, "(batch,)")
+        _check_equal(name, value, logits, 1)
+    surprise = tf.nn.sparse_softmax_cross_entropy_with_logits(
+        labels=tf.stop_gradient(classes), logits=tf.cast(logits, tf.float32)
+    )
+    return tf.reduce_mean(surprise * tf.stop_gradient(rewards))
+
+
+def _check_rank(name, value, rank, expected):
+    if value.shape.rank != rank:
+        raise ValueError(
+            f"`{name}` must have shape {expected}. "
+            f"Received: {name} of shape {value.shape}"
+        )
+
+
+def _check_equal(name, value, other, dimensions):
+    expected = other.shape[:dimensions]
+    if not value.shape[:dimensions].is_compatible_with(expected):
+        raise ValueError(
+            f"`{name}` must begin with the dimensions {expected}. "
+            f"Received: {name} of shape {value.shape}"
+        )

@@ -1,0 +1,99 @@
+"""From gate logits to decisions (Sec. 3.2 and 3.3).
+
+A policy is called once per gate, in the order of the blocks:
+`policy(logits, gate)` with float32 logits `(batch,)` of running the block and
+the gate's index. It returns float32 decisions `(batch,)`: 1 runs the block,
+0 skips it, and only `Soft` gives anything between.
+"""
+
+import dataclasses
+
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from skipnet_tf import ops
+
+
+@dataclasses.dataclass(frozen=True)
+class Relaxed:
+    """Hard decisions with a straight-through gradient (Eq. 7)."""
+
+    def __call__(self, logits: tf.Tensor, gate: int) -> tf.Tensor:
+        return ops.straight_through(tf.sigmoid(logits))
+
+
+@dataclasses.dataclass(frozen=True)
+class Soft:
+    """Probabilities as mixing weights ("soft gating", Table 3)."""
+
+    def __call__(self, logits: tf.Tensor, gate: int) -> tf.Tensor:
+        return tf.sigmoid(logits)
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampled:
+    """Bernoulli samples, the stochastic policy of REINFORCE (Sec. 3.2).
+
+    Args:
+        seed: Int32 tensor `(2,)`: equal seeds draw equal decisions.
+    """
+
+    seed: tf.Tensor
+
+    def __call__(self, logits: tf.Tensor, gate: int) -> tf.Tensor:
+        seed = tf.random.experimental.stateless_fold_in(self.seed, gate)
+        bernoulli = tfp.distributions.Bernoulli(logits, dtype=tf.float32)
+        return tf.stop_gradient(bernoulli.sample(seed=seed))
+
+
+@dataclasses.dataclass(frozen=True)
+class Thresholded:
+    """Deterministic decisions for inference.
+
+    Args:
+        threshold: Float or float tensor `(batch,)`: a block runs where its
+            probability is at least this. Defaults to `0.5`.
+    """
+
+    threshold: float | tf.Tensor = 0.5
+
+    def __call__(self, logits: tf.Tensor, gate: int) -> tf.Tensor:
+        runs = tf.sigmoid(logits) >= tf.cast(self.threshold, logits.dtype)
+        return tf.cast(runs, logits.dtype)
+
+
+@dataclasses.dataclass(frozen=True)
+class Random:
+    """Skips blocks at a fixed rate, whatever the image (SDV, Sec. 4.1).
+
+    Args:
+        rate: Float in [0, 1], the share of skipped blocks.
+        seed: Int32 tensor `(2,)`: equal seeds draw equal decisions.
+        whole_batch: Bool, one draw for all images of a batch, as stochastic
+            depth does in training, instead of one for each image.
+    """
+
+    rate: float | tf.Tensor
+    seed: tf.Tensor
+    whole_batch: bool = False
+
+    def __call__(self, logits: tf.Tensor, gate: int) -> tf.Tensor:
+        seed = tf.random.experimental.stateless_fold_in(self.seed, gate)
+        draws = [1] if self.whole_batch else tf.shape(logits)
+        uniform = tf.random.stateless_uniform(draws, seed)
+        runs = tf.cast(uniform >= self.rate, logits.dtype)
+        return tf.broadcast_to(runs, tf.shape(logits))
+
+
+@dataclasses.dataclass(frozen=True)
+class Forced:
+    """Imposed decisions.
+
+    Args:
+        actions: Tensor `(batch, gates)`, 1 runs a block, 0 skips it.
+    """
+
+    actions: tf.Tensor
+
+    def __call__(self, logits: tf.Tensor, gate: int) -> tf.Tensor:
+        return tf.cast(self.actions[:, gate], logits.dtype)
