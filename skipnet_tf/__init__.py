@@ -4,6 +4,7 @@ from skipnet_tf import flops
 from skipnet_tf import objectives
 from skipnet_tf import optimizers
 from skipnet_tf import schedules
+from skipnet_tf.export import export_saved_model
 from skipnet_tf.interop import load_pytorch_weights
 from skipnet_tf.models import cifar_resnet
 from skipnet_tf.models import cifar_skipnet
@@ -25,6 +26,7 @@ __all__ = [
     "Supervised",
     "cifar_resnet",
     "cifar_skipnet",
+    "export_saved_model",
     "flops",
     "imagenet_resnet",
     "imagenet_skipnet",

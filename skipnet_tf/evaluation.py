@@ -1,13 +1,19 @@
 """Accuracy and compute of a trained network on a data set (Sec. 4.1)."""
 
 import dataclasses
+import json
+import os
 
+import keras
 import numpy as np
 import tensorflow as tf
 
+from skipnet_tf import data
 from skipnet_tf import flops
 from skipnet_tf.resnet import ResNet
 from skipnet_tf.skipnet import SkipNet
+
+_BATCH_SIZE = 500
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,15 +67,20 @@ def collect(model: ResNet | SkipNet, dataset: tf.data.Dataset) -> Routes:
 
     Args:
         model: A `SkipNet`, or a dense `ResNet` (no gates, constant cost).
-        dataset: Batches of normalised images and int labels.
+        dataset: Finite `tf.data.Dataset` of normalised float32 images
+            `(batch, height, width, channels)` and int labels `(batch,)`.
 
     Returns:
         `Routes`, in the order of the data set.
-    """
 
-    @tf.function(reduce_retracing=True)
+    Raises:
+        ValueError: If `dataset` holds anything else, or nothing.
+    """
+    _check_dataset(dataset)
+
+    @tf.function(autograph=False, input_signature=dataset.element_spec[:1])
     def run(images):
-        routed = _route(model, images)
+        routed = route(model, images)
         softmax = tf.nn.softmax(routed.pop("logits"))
         return {
             "predictions": tf.argmax(softmax, axis=1),
@@ -77,9 +88,16 @@ def collect(model: ResNet | SkipNet, dataset: tf.data.Dataset) -> Routes:
             **routed,
         }
 
+    # Called as a concrete function, or TensorFlow would warn about tracing
+    # once for each network.
+    run = run.get_concrete_function()
     batches = []
     for images, labels in dataset:
         batches.append({"labels": labels, **run(images)})
+    if not batches:
+        raise ValueError(
+            "`dataset` must hold at least one image. Received: an empty one"
+        )
     names = [field.name for field in dataclasses.fields(Routes)]
     return Routes(
         **{
@@ -89,20 +107,45 @@ def collect(model: ResNet | SkipNet, dataset: tf.data.Dataset) -> Routes:
     )
 
 
-def _route(model, images):
+def route(model: ResNet | SkipNet, images: tf.Tensor, actions=None) -> dict:
+    """`SkipNet.route` at inference; a dense network has zero gates.
+
+    Args:
+        model: A `SkipNet` or `ResNet`.
+        images: Normalised float tensor `(batch, height, width, channels)`.
+        actions: Optional decisions to impose, see `SkipNet.route`. Defaults
+            to `None`.
+
+    Returns:
+        Dict of `logits` `(batch, classes)`, `gates` and `probabilities`
+        `(batch, gates)`, and `macs` int64 `(batch,)`, multiply-adds.
+    """
     if isinstance(model, SkipNet):
-        routed = model.route(images)
+        routed = model.route(images, training=False, actions=actions)
         wanted = ("logits", "gates", "probabilities", "macs")
         return {name: routed[name] for name in wanted}
-    rows = tf.shape(images)[0]
     shape = tf.shape(images, tf.int64)
     fixed, blocks, _ = model.multiply_adds(shape[1], shape[2])
     return {
-        "logits": model(images),
-        "gates": tf.zeros([rows, 0]),
-        "probabilities": tf.zeros([rows, 0]),
-        "macs": tf.fill([rows], fixed + sum(blocks)),
+        "logits": model(images, training=False),
+        "gates": tf.zeros([shape[0], 0]),
+        "probabilities": tf.zeros([shape[0], 0]),
+        "macs": tf.fill(shape[:1], fixed + sum(blocks)),
     }
+
+
+def _check_dataset(dataset):
+    spec = getattr(dataset, "element_spec", None)
+    ranks = None
+    if isinstance(spec, tuple) and len(spec) == 2:
+        ranks = [part.shape.rank for part in spec]
+    # One-hot labels would broadcast against predictions without a word.
+    if ranks != [4, 1]:
+        raise ValueError(
+            "`dataset` must be a batched tf.data.Dataset of (images, labels) "
+            "with shapes (batch, height, width, channels) and (batch,). "
+            f"Received: {spec or dataset!r}"
+        )
 
 
 def summary(routes: Routes, dense_macs: int) -> dict:
@@ -134,7 +177,9 @@ def table(rows: list[tuple[str, dict]]) -> str:
         rows: List of `(name, summary)`.
 
     Returns:
-        String with a line for each row below a header.
+        String with a line for each row below a header. Multiply-adds
+        include those of the gates and are compared to the same network
+        without gates; blocks count block 0, as in the published code.
     """
     header = (
         "stage",
@@ -142,14 +187,14 @@ def table(rows: list[tuple[str, dict]]) -> str:
         "blocks executed",
         "multiply-adds per image",
         "of dense",
-        "paths",
+        "distinct paths",
     )
     lines = [header] + [
         (
             name,
             f"{100 * values['accuracy']:.2f} %",
             f"{100 * values['executed_blocks']:.1f} %",
-            f"{values['macs']:.3e} MACs",
+            f"{values['macs']:.2e} MACs",
             f"{100 * values['macs_fraction']:.1f} %",
             str(values["distinct_paths"]),
         )
@@ -163,3 +208,79 @@ def table(rows: list[tuple[str, dict]]) -> str:
         )
         for line in lines
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A work directory of the trainers.
+
+    Attributes:
+        workdir: String, the folder.
+        dataset: String, a data set that `skipnet_tf.data` knows.
+        data_dir: Optional string, where it is.
+        split: String, the test split, or validation where there is none.
+        summaries: Dict from stage to `evaluation.summary` on that split, in
+            the order of training.
+    """
+
+    workdir: str
+    dataset: str
+    data_dir: str | None
+    split: str
+    summaries: dict[str, dict]
+
+    def path(self, stage: str) -> str:
+        """The file of a stage's network."""
+        return os.path.join(self.workdir, stage, "model.keras")
+
+    def model(self, stage: str) -> ResNet | SkipNet:
+        """The network at the end of a stage."""
+        return keras.saving.load_model(self.path(stage))
+
+    def images(self) -> tf.data.Dataset:
+        """Batches of normalised images and labels, in order."""
+        return data.load(
+            self.dataset,
+            self.split,
+            batch_size=_BATCH_SIZE,
+            data_dir=self.data_dir,
+        )
+
+    def describe(self) -> data.DatasetInfo:
+        """What the split holds."""
+        return data.describe(self.dataset, self.split, self.data_dir)
+
+
+def open_run(workdir: str) -> Run:
+    """Reads the results of a run; stages without a network are left out.
+
+    Args:
+        workdir: String, the trainer's `--workdir`.
+
+    Returns:
+        A `Run`.
+
+    Raises:
+        ValueError: If there is no finished stage.
+    """
+    path = os.path.join(workdir, "result.json")
+    result = {"stages": {}}
+    if os.path.exists(path):
+        with open(path) as file:
+            result = json.load(file)
+    kind = "test" if result.get("test_split") else "validation"
+    run = Run(
+        workdir=workdir,
+        dataset=result.get("dataset"),
+        data_dir=result.get("data_dir"),
+        split=result.get(f"{kind}_split"),
+        summaries={s: found[kind] for s, found in result["stages"].items()},
+    )
+    for stage in [s for s in run.summaries if not os.path.exists(run.path(s))]:
+        del run.summaries[stage]
+    if not run.summaries:
+        raise ValueError(
+            "`workdir` must hold result.json and the model.keras of a "
+            f"finished stage. Received: workdir={workdir}"
+        )
+    return run

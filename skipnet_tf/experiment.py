@@ -12,8 +12,8 @@ A run lives in one work directory:
         result.json          accuracy and compute
 """
 
-import contextlib
 import dataclasses
+import importlib.util
 import json
 import math
 import os
@@ -25,6 +25,7 @@ import keras
 import tensorflow as tf
 
 from skipnet_tf import callbacks
+from skipnet_tf import checkpoints
 from skipnet_tf import data
 from skipnet_tf import evaluation
 from skipnet_tf import flops
@@ -32,10 +33,6 @@ from skipnet_tf.resnet import ResNet
 from skipnet_tf.skipnet import SkipNet
 
 EVALUATION_BATCH = 500
-_CHECKPOINTS_KEPT = 2
-# Weights, momentum and one more copy while it is written, for each of the
-# checkpoints kept and for the final model.
-_COPIES_ON_DISK = 3 * (_CHECKPOINTS_KEPT + 2)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -203,7 +200,7 @@ def run_stage(
     os.makedirs(folder, exist_ok=True)
     with strategy.scope():
         model = plan.make()
-    _check_disk(model, folder)
+    checkpoints.check_disk(model, folder)
     _train(plan, model, splits, folder, checkpoint_steps)
     model.save(os.path.join(folder, "model.keras"))
     result = {
@@ -226,7 +223,7 @@ def _train(plan, model, splits, folder, checkpoint_steps):
             "`batch_size` must not exceed the number of training images. "
             f"Received: batch_size={splits.batch_size}"
         )
-    manager = _checkpoint_manager(model, folder)
+    manager = checkpoints.manager(model, os.path.join(folder, "checkpoints"))
     if manager.latest_checkpoint:
         manager.checkpoint.restore(
             manager.latest_checkpoint
@@ -237,10 +234,13 @@ def _train(plan, model, splits, folder, checkpoint_steps):
     epochs = math.ceil(plan.steps / per_epoch)
     shared = [
         callbacks.CsvLog(os.path.join(folder, "log.csv")),
-        callbacks.TensorBoardLog(os.path.join(folder, "tensorboard")),
         callbacks.Progress(plan.name, plan.steps, epochs),
         callbacks.Checkpoints(manager, checkpoint_steps),
     ]
+    if importlib.util.find_spec("tensorboard"):  # tf.summary lives there
+        shared.append(
+            callbacks.TensorBoardLog(os.path.join(folder, "tensorboard"))
+        )
     for segment in segments(first, plan.steps, per_epoch):
         model.fit(
             splits.training(epochs, segment.first_step),
@@ -290,77 +290,12 @@ def segments(first: int, total: int, per_epoch: int) -> Iterator[Segment]:
             first += steps
 
 
-def _checkpoint_manager(model, folder):
-    objects = {"model": model, "optimizer": model.optimizer}
-    stage = getattr(model, "stage", None)
-    for name in stage.hyperparameters if stage else ():
-        if isinstance(getattr(stage, name), tf.Variable):
-            objects[f"stage_{name}"] = getattr(stage, name)
-    return tf.train.CheckpointManager(
-        tf.train.Checkpoint(**objects),
-        os.path.join(folder, "checkpoints"),
-        max_to_keep=_CHECKPOINTS_KEPT,
-    )
-
-
 def evaluate(model: ResNet | SkipNet, splits: Data, split: str) -> dict:
     """Accuracy and compute of the thresholded policy on a split."""
     info = splits.describe()
     count = flops.count(model, tuple(info.image_shape))
     routes = evaluation.collect(model, splits.evaluation(split))
     return evaluation.summary(routes, count.dense)
-
-
-def load_weights(model: ResNet | SkipNet, path: str) -> None:
-    """Loads the weights of a `.keras` or `.weights.h5` file.
-
-    A SkipNet also takes those of its dense network: its gates stay as they
-    are. Call this before `compile`.
-
-    Args:
-        model: Network to receive the weights.
-        path: String, the file.
-
-    Raises:
-        ValueError: If the file is missing or of another architecture.
-    """
-    if not os.path.exists(path):
-        raise ValueError(
-            f"`path` must be a weights file. Received: path={path}, "
-            "which does not exist"
-        )
-    candidates = [model]
-    if isinstance(model, SkipNet):
-        candidates.append(model.backbone)
-    for candidate in candidates:
-        with contextlib.suppress(ValueError, KeyError, OSError):
-            if path.endswith(".keras"):
-                saved = keras.saving.load_model(path, compile=False)
-                _copy_weights(saved, candidate)
-            else:
-                candidate.load_weights(path)
-            return
-    raise ValueError(
-        f"`path` must hold weights of {model.name} or of its dense network. "
-        f"Received: path={path}, which is of another architecture or not a "
-        "weights file"
-    )
-
-
-def _copy_weights(source, target):
-    if type(source) is not type(target):
-        raise ValueError("another class of network")
-    target.set_weights(source.get_weights())
-
-
-def _check_disk(model, folder):
-    size = 4 * sum(math.prod(weight.shape) for weight in model.weights)
-    free = shutil.disk_usage(folder).free
-    if free < _COPIES_ON_DISK * size:
-        raise ValueError(
-            f"`workdir` must have {_COPIES_ON_DISK * size / 1e6:.0f} MB free "
-            f"for checkpoints. Received: {folder} with {free / 1e6:.0f} MB"
-        )
 
 
 def write_json(path: str, value: dict) -> None:

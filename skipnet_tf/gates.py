@@ -12,39 +12,12 @@ import tensorflow as tf
 from skipnet_tf import flops
 from skipnet_tf.layers import BatchNormalization
 from skipnet_tf.layers import Convolution
+from skipnet_tf.layers import decision_layer
+from skipnet_tf.layers import normal
+from skipnet_tf.layers import spatial_mean
+from skipnet_tf.layers import uniform
 
-# Log-odds of running a block at the start under `init="open"`, p = 0.88: high
-# enough for every image to start with every block, low enough for samples to
-# explore and for the sigmoid to pass a gradient.
-OPEN_LOGIT = 2.0
 INITS = ("open", "published")
-
-
-def _decision(inputs, outputs, init):
-    """Last layer of a gate; `outputs` is 1 (log-odds) or 2 (skip, run)."""
-    if init == "open":
-        share = OPEN_LOGIT / outputs
-        bias = [share] if outputs == 1 else [-share, share]
-        kernel, bias = _normal(0.01), keras.initializers.Constant(bias)
-    else:
-        kernel, bias = _normal(math.sqrt(2 / (inputs * outputs))), "zeros"
-    # float32 whatever the policy: log-probabilities lose digits in half.
-    return keras.layers.Dense(
-        outputs,
-        kernel_initializer=kernel,
-        bias_initializer=bias,
-        dtype="float32",
-        name="decision",
-    )
-
-
-def _normal(stddev):
-    return keras.initializers.RandomNormal(stddev=stddev)
-
-
-def _uniform(fan_in):
-    bound = 1 / math.sqrt(fan_in)
-    return keras.initializers.RandomUniform(-bound, bound)
 
 
 def _check_init(init):
@@ -55,13 +28,17 @@ def _check_init(init):
     return init
 
 
+def _check_units(units):
+    if not isinstance(units, int) or units < 1:
+        raise ValueError(
+            f"`units` must be a positive int. Received: units={units}"
+        )
+    return units
+
+
 def _log_odds(two_logits):
     # A softmax over (skip, run) is a sigmoid of their difference.
     return two_logits[:, 1] - two_logits[:, 0]
-
-
-def _spatial_mean(features):
-    return tf.cast(tf.reduce_mean(features, axis=(1, 2)), tf.float32)
 
 
 class _FeedForwardGate(keras.layers.Layer):
@@ -117,14 +94,14 @@ class FeedForwardGateI(_FeedForwardGate):
         self.norm2 = BatchNormalization(name="norm2")
         for layer in (self.conv1, self.norm1, self.conv2, self.norm2):
             layer.build(maps)
-        self.decision = _decision(channels, 2, self.init)
+        self.decision = decision_layer(channels, 2, self.init)
         self.decision.build((None, channels))
 
     def call(self, features, state=None, training=False):
         x = tf.nn.max_pool2d(features, 2, 2, "SAME")
         x = tf.nn.relu(self.norm1(self.conv1(x), training=training))
         x = tf.nn.relu(self.norm2(self.conv2(x), training=training))
-        return _log_odds(self.decision(_spatial_mean(x))), state
+        return _log_odds(self.decision(spatial_mean(x))), state
 
     def multiply_adds(self, height, width):
         """Multiply-adds on a feature map of `height * width` pixels."""
@@ -170,12 +147,12 @@ class FeedForwardGateII(_FeedForwardGate):
         self.norm1 = BatchNormalization(name="norm1")
         for layer in (self.conv1, self.norm1):
             layer.build((None, None, None, channels))
-        self.decision = _decision(channels, 2, self.init)
+        self.decision = decision_layer(channels, 2, self.init)
         self.decision.build((None, channels))
 
     def call(self, features, state=None, training=False):
         x = tf.nn.relu(self.norm1(self.conv1(features), training=training))
-        return _log_odds(self.decision(_spatial_mean(x))), state
+        return _log_odds(self.decision(spatial_mean(x))), state
 
     def multiply_adds(self, height, width):
         """Multiply-adds on a feature map of `height * width` pixels."""
@@ -220,14 +197,14 @@ class PooledGate(_FeedForwardGate):
             dtype="float32",
             name="hidden",
         )
-        self.decision = _decision(units, 2, init)
+        self.decision = decision_layer(units, 2, init)
 
     def build(self, input_shape):
         self.hidden.build((None, input_shape[-1]))
         self.decision.build((None, self.units))
 
     def call(self, features, state=None, training=False):
-        hidden = self.hidden(_spatial_mean(features))
+        hidden = self.hidden(spatial_mean(features))
         return _log_odds(self.decision(hidden)), state
 
     def multiply_adds(self, height, width):
@@ -261,13 +238,13 @@ class Recurrence(keras.layers.Layer):
         self.init = _check_init(init)
         self.cell = keras.layers.LSTMCell(
             units,
-            kernel_initializer=_uniform(units),
-            recurrent_initializer=_uniform(units),
+            kernel_initializer=uniform(units),
+            recurrent_initializer=uniform(units),
             unit_forget_bias=False,
             dtype="float32",
             name="lstm",
         )
-        self.decision = _decision(units, 1, init)
+        self.decision = decision_layer(units, 1, init)
 
     def build(self, input_shape=None):
         self.cell.build((None, self.units))
@@ -337,8 +314,8 @@ class RecurrentGate(keras.layers.Layer):
         channels = input_shape[-1]
         self.embedding = keras.layers.Dense(
             self.units,
-            kernel_initializer=_normal(math.sqrt(2 / self.units)),
-            bias_initializer=_uniform(channels),
+            kernel_initializer=normal(math.sqrt(2 / self.units)),
+            bias_initializer=uniform(channels),
             dtype="float32",
             name="embedding",
         )
@@ -349,7 +326,7 @@ class RecurrentGate(keras.layers.Layer):
     def call(self, features, state=None, training=False):
         if state is None:
             state = self.initial_state(tf.shape(features)[0])
-        return self.recurrence(self.embedding(_spatial_mean(features)), state)
+        return self.recurrence(self.embedding(spatial_mean(features)), state)
 
     def initial_state(self, batch_size):
         """Zeros, `(hidden, cell)`, each `(batch_size, units)`."""
@@ -376,11 +353,3 @@ class RecurrentGate(keras.layers.Layer):
             config["recurrence"]
         )
         return cls(**config)
-
-
-def _check_units(units):
-    if not isinstance(units, int) or units < 1:
-        raise ValueError(
-            f"`units` must be a positive int. Received: units={units}"
-        )
-    return units

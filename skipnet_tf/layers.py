@@ -1,4 +1,6 @@
-"""Convolution and batch normalisation as the published networks have them."""
+"""Layers as the published networks have them."""
+
+import math
 
 import keras
 import tensorflow as tf
@@ -7,6 +9,11 @@ from skipnet_tf import flops
 
 _MOMENTUM = 0.9
 _EPSILON = 1e-5
+
+# Log-odds of running a block at the start under `init="open"`, p = 0.88: high
+# enough for every image to start with every block, low enough for samples to
+# explore and for the sigmoid to pass a gradient.
+OPEN_LOGIT = 2.0
 
 
 @keras.saving.register_keras_serializable(package="skipnet_tf")
@@ -170,3 +177,48 @@ class BatchNormalization(keras.layers.Layer):
         count *= replicas
         unbiased = variance * count / tf.maximum(count - 1.0, 1.0)
         return tf.cast(outputs, inputs.dtype), mean, unbiased
+
+
+def spatial_mean(features: tf.Tensor) -> tf.Tensor:
+    """Mean over height and width, float32 `(batch, channels)`."""
+    return tf.cast(tf.reduce_mean(features, axis=(1, 2)), tf.float32)
+
+
+def decision_layer(inputs: int, outputs: int, init: str) -> keras.layers.Dense:
+    """The last layer of a gate.
+
+    Args:
+        inputs: Int, width of what it reads.
+        outputs: Int, 1 for the log-odds of running the block or 2 for the
+            logits of skipping and running it.
+        init: `"open"`, every image starts with every block, or
+            `"published"`.
+
+    Returns:
+        A dense layer in float32.
+    """
+    if init == "open":
+        share = OPEN_LOGIT / outputs
+        bias = [share] if outputs == 1 else [-share, share]
+        kernel, bias = normal(0.01), keras.initializers.Constant(bias)
+    else:
+        kernel, bias = normal(math.sqrt(2 / (inputs * outputs))), "zeros"
+    # float32 whatever the policy: log-probabilities lose digits in half.
+    return keras.layers.Dense(
+        outputs,
+        kernel_initializer=kernel,
+        bias_initializer=bias,
+        dtype="float32",
+        name="decision",
+    )
+
+
+def normal(stddev: float) -> keras.initializers.Initializer:
+    """Normal initialisation around 0."""
+    return keras.initializers.RandomNormal(stddev=stddev)
+
+
+def uniform(fan_in: int) -> keras.initializers.Initializer:
+    """PyTorch's default for biases and LSTMs, within 1 / sqrt(fan_in)."""
+    bound = 1 / math.sqrt(fan_in)
+    return keras.initializers.RandomUniform(-bound, bound)

@@ -8,6 +8,7 @@ from skipnet_tf.blocks import BasicBlock
 from skipnet_tf.blocks import BottleneckBlock
 from skipnet_tf.layers import BatchNormalization
 from skipnet_tf.layers import Convolution
+from skipnet_tf.layers import spatial_mean
 from skipnet_tf.training import Classifier
 
 
@@ -132,9 +133,7 @@ class ResNet(Classifier):
 
     def head(self, features):
         """Spatial mean and classifier, in float32."""
-        return self.classifier(
-            tf.cast(tf.reduce_mean(features, axis=(1, 2)), tf.float32)
-        )
+        return self.classifier(spatial_mean(features))
 
     def multiply_adds(self, height, width):
         """`(fixed, blocks, gates)` for images of `height * width` pixels.

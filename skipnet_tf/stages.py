@@ -52,6 +52,12 @@ class Stage:
         value = getattr(self, name)
         return value(step) if callable(value) else tf.identity(value)
 
+    @property
+    def variables(self) -> list[tf.Variable]:
+        """The hyper-parameters that are variables."""
+        values = (getattr(self, name) for name in self.hyperparameters)
+        return [value for value in values if not callable(value)]
+
     def _set_hyperparameters(self, **values):
         self.hyperparameters = tuple(values)
         for name, value in values.items():

@@ -1,5 +1,7 @@
 """`compile` and the train step of all networks (Sec. 3.3, Algorithm 1)."""
 
+import contextlib
+import functools
 import inspect
 
 import keras
@@ -8,6 +10,23 @@ import tensorflow as tf
 from skipnet_tf import metrics as metrics_module
 from skipnet_tf.stages import Stage
 from skipnet_tf.stages import Supervised
+
+
+# Begins the sentence about labels out of range, to be found in an error.
+_LABELS = "labels must lie in"
+
+
+@contextlib.contextmanager
+def _plain_label_errors():
+    """Turns the page that TensorFlow prints into the one sentence in it."""
+    try:
+        yield
+    except tf.errors.InvalidArgumentError as error:
+        start = error.message.find(_LABELS)
+        if start < 0:
+            raise
+        sentence = error.message[start:].split("]")[0].split("\n")[0]
+        raise ValueError(sentence) from None
 
 
 class Classifier(keras.Model):
@@ -68,6 +87,16 @@ class Classifier(keras.Model):
             "auto_scale_loss": auto_scale_loss,
         }
 
+    @functools.wraps(keras.Model.fit)
+    def fit(self, *args, **kwargs):
+        with _plain_label_errors():
+            return super().fit(*args, **kwargs)
+
+    @functools.wraps(keras.Model.evaluate)
+    def evaluate(self, *args, **kwargs):
+        with _plain_label_errors():
+            return super().evaluate(*args, **kwargs)
+
     def compute_loss(
         self, x=None, y=None, y_pred=None, sample_weight=None, training=True
     ):
@@ -79,7 +108,7 @@ class Classifier(keras.Model):
         if labels.shape.rank == 2 and labels.shape[1] not in (None, 1):
             return  # one-hot: the loss checks the width
         message = (
-            f"labels must lie in [0, {self.num_classes}), the network has "
+            f"{_LABELS} [0, {self.num_classes}), the network has "
             f"{self.num_classes} classes: check `num_classes` and the data set"
         )
         labels = tf.cast(labels, tf.int64)
@@ -89,7 +118,9 @@ class Classifier(keras.Model):
         tf.debugging.assert_non_negative(labels, message)
 
     def get_compile_config(self):
-        """The arguments of `compile`, as they stand now."""
+        """The arguments of `compile` as they stand now, or `None`."""
+        if not self.compiled:
+            return None
         return keras.saving.serialize_keras_object(self._compile_arguments)
 
     def compile_from_config(self, config):

@@ -8,6 +8,7 @@ steps of hybrid reinforcement learning at 0.0001.
         --flagfile=trainers/flagfiles/cifar10_rnn_38.txt
 """
 
+import common_flags
 import shared
 from absl import flags
 
@@ -22,7 +23,7 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    shared.define_flags(
+    common_flags.define(
         depth=38,
         base_steps=64_000,
         sp_steps=64_000,

@@ -1,0 +1,138 @@
+"""What the tests share: a tiny network, and every public layer once."""
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+
+import skipnet_tf
+from skipnet_tf import blocks
+from skipnet_tf import gates
+from skipnet_tf import layers
+
+GATES = ("rnn", "ff1", "ff2", "pool")
+
+
+def images(*shape, seed=0):
+    """Float32 noise, each image at a level and contrast of its own."""
+    random = np.random.default_rng(seed)
+    noise = random.normal(size=shape)
+    rows = (shape[0],) + (1,) * (len(shape) - 1)
+    level, contrast = random.uniform(-2, 2, rows), random.uniform(0.2, 3, rows)
+    return (noise * contrast + level).astype("float32")
+
+
+def labels(count, classes=3, seed=0):
+    """Class numbers `(count,)`."""
+    return np.random.default_rng(seed).integers(0, classes, count)
+
+
+def skipnet(gate="rnn", **arguments):
+    """Four blocks, three gates, three classes; the third block projects."""
+    arguments = {
+        "blocks": (2, 2),
+        "filters": (4, 8),
+        "num_classes": 3,
+        "gate": gate,
+        **arguments,
+    }
+    return skipnet_tf.SkipNet(**arguments)
+
+
+def divide_opinions(model, pixels):
+    """Sets the gates so that each runs for some images and not for others.
+
+    The decision layer of every gate is redrawn and its bias moved until the
+    median logit of these images is 0.
+    """
+    random = np.random.default_rng(0)
+    for index, gate in enumerate(model.gates):
+        decision = getattr(gate, "decision", None)
+        if decision is None:  # one decision layer for all recurrent gates
+            embedding = gate.embedding
+            shape = embedding.kernel.shape
+            embedding.kernel.assign(random.normal(size=shape) * 2)
+            if index:
+                continue
+            decision = gate.recurrence.decision
+        decision.kernel.assign(random.normal(size=decision.kernel.shape) * 3)
+        decision.bias.assign(np.zeros(decision.bias.shape))
+        logits = model.route(pixels)["gate_logits"].numpy()
+        if model.gate == "rnn":
+            decision.bias.assign([-np.median(logits)])
+        else:
+            decision.bias.assign([0, -np.median(logits[:, index])])
+    return model
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A public layer, made afresh by `make`, and inputs for it.
+
+    Attributes:
+        make: Callable that returns the layer.
+        inputs: Callable that returns the positional inputs of a call.
+        training: Bool, whether `call` has an argument `training`.
+    """
+
+    make: Callable
+    inputs: Callable
+    training: bool = True
+
+
+def _maps(channels=4):
+    return (images(5, 6, 7, channels),)
+
+
+_DECISIONS = np.array([1, 0, 1, 1, 0], "float32")
+_STATE = (images(5, 3, seed=2), images(5, 3, seed=3))
+
+LAYERS = {
+    "convolution": Case(
+        lambda: layers.Convolution(6, 3, strides=2, name="conv"),
+        _maps,
+        training=False,
+    ),
+    "convolution_stride_1": Case(
+        lambda: layers.Convolution(6, 1, name="conv"), _maps, training=False
+    ),
+    "batch_normalization": Case(
+        lambda: layers.BatchNormalization(name="norm"), _maps
+    ),
+    "basic_block": Case(
+        lambda: blocks.BasicBlock(8, strides=2, name="block"), _maps
+    ),
+    "bottleneck_block": Case(
+        lambda: blocks.BottleneckBlock(1, strides=1, name="block"), _maps
+    ),
+    "gated_block": Case(
+        lambda: blocks.GatedBlock(
+            blocks.BasicBlock(8, strides=2, name="block"), name="gated"
+        ),
+        lambda: (*_maps(), _DECISIONS),
+    ),
+    "gated_bottleneck_block": Case(
+        lambda: blocks.GatedBlock(
+            blocks.BottleneckBlock(1, name="block"), name="gated"
+        ),
+        lambda: (*_maps(), _DECISIONS),
+    ),
+    "feed_forward_gate_1": Case(
+        lambda: gates.FeedForwardGateI(init="published", name="gate"), _maps
+    ),
+    "feed_forward_gate_2": Case(
+        lambda: gates.FeedForwardGateII(init="published", name="gate"), _maps
+    ),
+    "pooled_gate": Case(
+        lambda: gates.PooledGate(units=3, init="published", name="gate"), _maps
+    ),
+    "recurrence": Case(
+        lambda: gates.Recurrence(units=3, init="published", name="shared"),
+        lambda: (_STATE[0], _STATE),
+        training=False,
+    ),
+    "recurrent_gate": Case(
+        lambda: gates.RecurrentGate(units=3, init="published", name="gate"),
+        lambda: (*_maps(), _STATE),
+    ),
+}

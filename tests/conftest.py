@@ -1,0 +1,32 @@
+"""Devices and seeds of all tests."""
+
+import os
+import random
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras  # noqa: E402
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+import tensorflow as tf  # noqa: E402
+
+# Two devices on one CPU, so that two replicas can be tested everywhere.
+# Devices are laid out once, before the first tensor.
+tf.config.set_visible_devices([], "GPU")
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0],
+    [tf.config.LogicalDeviceConfiguration() for _ in range(2)],
+)
+
+
+@pytest.fixture(autouse=True)
+def fresh_state():
+    """Gives every test the same seed and the default precision."""
+    keras.config.set_dtype_policy("float32")
+    # Keras draws the seeds of its initializers from Python's generator.
+    # `keras.utils.set_random_seed` would empty TensorFlow's cache of kernels
+    # too, which makes every test slower.
+    random.seed(0)
+    np.random.seed(0)
+    yield
+    keras.config.set_dtype_policy("float32")

@@ -1,0 +1,130 @@
+"""Segments of a resumed stage, logs and checkpoints."""
+
+import csv
+
+import keras
+import numpy as np
+import pytest
+
+import skipnet_tf
+from skipnet_tf import callbacks
+from skipnet_tf import checkpoints
+from skipnet_tf import experiment
+
+
+def as_tuples(*arguments):
+    return [
+        (part.first_step, part.epoch, part.last_epoch, part.steps)
+        for part in experiment.segments(*arguments)
+    ]
+
+
+def test_whole_epochs_are_one_segment():
+    assert as_tuples(0, 30, 10) == [(0, 0, 3, 10)]
+
+
+def test_a_broken_epoch_is_finished_before_the_whole_ones():
+    # Step 13 is the fourth of epoch 1: 7 steps are left of it, then one whole
+    # epoch, then 5 steps of the last.
+    assert as_tuples(13, 35, 10) == [
+        (13, 1, 2, 7),
+        (20, 2, 3, 10),
+        (30, 3, 4, 5),
+    ]
+
+
+def test_a_finished_stage_has_no_segment():
+    assert as_tuples(30, 30, 10) == []
+
+
+def test_a_stage_shorter_than_an_epoch_is_one_short_segment():
+    assert as_tuples(0, 4, 10) == [(0, 0, 1, 4)]
+
+
+def compiled():
+    model = skipnet_tf.cifar_skipnet(8, input_shape=(8, 8, 3))
+    model.compile(skipnet_tf.optimizers.SGD(0.1))
+    return model
+
+
+def test_a_resumed_log_replaces_the_epochs_that_are_run_again(tmp_path):
+    log = callbacks.CsvLog(str(tmp_path / "log.csv"))
+    log.set_model(compiled())
+    for epoch, loss in ((0, 3.0), (1, 2.0), (2, 1.0), (1, 2.5)):
+        log.on_epoch_end(epoch, {"loss": loss})
+    with open(tmp_path / "log.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["epoch"], row["loss"]) for row in rows] == [
+        ("1", "3.0"),
+        ("2", "2.5"),
+    ]
+
+
+def test_the_picture_has_a_row_an_epoch_and_a_column_a_block():
+    pixels = callbacks._picture(np.array([[0.0, 1.0, 0.5], [1.0, 0.0, 0.0]]))
+    assert pixels.shape == (1, 16, 24, 1)
+    assert pixels[0, 0, 0, 0] == 0
+    assert pixels[0, 7, 8, 0] == 255
+    assert pixels[0, 0, 23, 0] == 127
+    assert pixels[0, 8, 0, 0] == 255
+
+
+def test_dense_weights_load_into_the_backbone_and_leave_the_gates(tmp_path):
+    dense = skipnet_tf.cifar_resnet(8, input_shape=(8, 8, 3))
+    dense.save_weights(tmp_path / "dense.weights.h5")
+    dense.save(tmp_path / "dense.keras")
+    for name in ("dense.weights.h5", "dense.keras"):
+        model = skipnet_tf.cifar_skipnet(8, input_shape=(8, 8, 3))
+        gates = [w.numpy() for gate in model.gates for w in gate.weights]
+        checkpoints.load_weights(model, str(tmp_path / name))
+        for ours, theirs in zip(model.backbone.weights, dense.weights):
+            np.testing.assert_array_equal(ours, theirs)
+        after = [w.numpy() for gate in model.gates for w in gate.weights]
+        for one, other in zip(gates, after):
+            np.testing.assert_array_equal(one, other)
+
+
+def test_a_skipnet_file_does_not_load_into_another_gate_type(tmp_path):
+    recurrent = skipnet_tf.cifar_skipnet(8, input_shape=(8, 8, 3))
+    recurrent.save(tmp_path / "rnn.keras")
+    pooled = skipnet_tf.cifar_skipnet(8, "pool", input_shape=(8, 8, 3))
+    with pytest.raises(ValueError, match="another architecture"):
+        checkpoints.load_weights(pooled, str(tmp_path / "rnn.keras"))
+
+
+def test_missing_weights_are_named(tmp_path):
+    with pytest.raises(ValueError, match="nothing.keras"):
+        checkpoints.load_weights(compiled(), str(tmp_path / "nothing.keras"))
+
+
+def test_set_up_applies_precision_and_seed(tmp_path):
+    weights = []
+    for _ in range(2):
+        experiment.set_up(str(tmp_path), 7, mixed_precision="mixed_bfloat16")
+        assert keras.mixed_precision.dtype_policy().name == "mixed_bfloat16"
+        weights.append(compiled().get_weights()[0])
+    np.testing.assert_array_equal(*weights)
+
+
+def test_an_unknown_distribution_is_refused():
+    with pytest.raises(ValueError, match="distribution='tpu'"):
+        experiment.make_strategy("tpu")
+
+
+def test_a_checkpoint_brings_back_every_variable(tmp_path):
+    model = skipnet_tf.cifar_skipnet(8, input_shape=(8, 8, 3))
+    stage = skipnet_tf.HybridReinforce(alpha=0.5)
+    model.compile(skipnet_tf.optimizers.SGD(0.1), stage=stage)
+    manager = checkpoints.manager(model, str(tmp_path))
+    images = np.random.default_rng(0).normal(size=(8, 8, 8, 3))
+    labels = np.arange(8)
+    model.fit(images, labels, verbose=0)
+    manager.save()
+    variables = [*model.weights, *model.optimizer.variables]
+    before = [variable.numpy() for variable in variables]
+    model.fit(images, labels, verbose=0)
+    stage.alpha.assign(2.0)
+    manager.checkpoint.restore(manager.latest_checkpoint)
+    for variable, value in zip(variables, before):
+        np.testing.assert_array_equal(variable, value, err_msg=variable.path)
+    assert float(stage.alpha) == 0.5

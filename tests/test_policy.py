@@ -1,0 +1,96 @@
+"""Every way to turn gate logits into decisions."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from skipnet_tf import policy
+
+_SEED = tf.constant([3, 4])
+
+
+def test_relaxed_decisions_round_and_pass_the_sigmoids_gradient():
+    logits = tf.constant([-1.0, 0.0, 2.0])
+    with tf.GradientTape() as tape:
+        tape.watch(logits)
+        decisions = policy.Relaxed()(logits, 0)
+    np.testing.assert_array_equal(decisions, [0, 1, 1])
+    # p (1 - p): 0.268941 * 0.731059, 0.5 * 0.5, 0.880797 * 0.119203
+    np.testing.assert_allclose(
+        tape.gradient(decisions, logits), [0.196612, 0.25, 0.104994], rtol=1e-5
+    )
+
+
+def test_soft_decisions_are_probabilities():
+    decisions = policy.Soft()(tf.math.log([3.0, 1.0]), 0)
+    np.testing.assert_allclose(decisions, [0.75, 0.5], rtol=1e-6)
+
+
+def test_samples_follow_the_probabilities():
+    # p = 0.2: 20,000 draws have mean 4,000 and deviation
+    # sqrt(20,000 * 0.2 * 0.8) = 56.6; 4 deviations are 226.
+    logits = tf.fill([20_000], tf.math.log(0.25))
+    decisions = policy.Sampled(_SEED)(logits, 0)
+    assert decisions.dtype == tf.float32
+    assert set(np.unique(decisions)) == {0.0, 1.0}
+    assert abs(decisions.numpy().sum() - 4_000) < 226
+
+
+@pytest.mark.parametrize(
+    "make", [policy.Sampled, lambda seed: policy.Random(0.5, seed)]
+)
+def test_equal_seeds_draw_equally_and_others_differently(make):
+    logits = tf.zeros([100])
+    first = make(_SEED)(logits, 0)
+    np.testing.assert_array_equal(make(_SEED)(logits, 0), first)
+    assert not np.array_equal(make(_SEED)(logits, 1), first)
+    assert not np.array_equal(make(_SEED + 1)(logits, 0), first)
+
+
+def test_samples_carry_no_gradient():
+    logits = tf.zeros([10])
+    with tf.GradientTape() as tape:
+        tape.watch(logits)
+        decisions = policy.Sampled(_SEED)(logits, 0)
+    assert tape.gradient(decisions, logits) is None
+
+
+def test_thresholds_run_a_block_at_exactly_the_threshold():
+    logits = tf.constant([-0.01, 0.0, 0.01])
+    np.testing.assert_array_equal(policy.Thresholded()(logits, 0), [0, 1, 1])
+    # sigmoid(log 3) = 0.75
+    logits = tf.math.log([2.9, 3.1])
+    np.testing.assert_array_equal(policy.Thresholded(0.75)(logits, 0), [0, 1])
+    each = tf.constant([0.7, 0.8])
+    np.testing.assert_array_equal(policy.Thresholded(each)(logits, 0), [1, 0])
+
+
+def test_random_decisions_ignore_logits_and_skip_at_the_rate():
+    # 0.7 of 20,000 run: deviation sqrt(20,000 * 0.3 * 0.7) = 64.8, 4: 259.
+    low, high = tf.fill([20_000], -9.0), tf.fill([20_000], 9.0)
+    decisions = policy.Random(0.3, _SEED)(low, 0)
+    np.testing.assert_array_equal(policy.Random(0.3, _SEED)(high, 0), decisions)
+    assert abs(decisions.numpy().sum() - 14_000) < 259
+
+
+def test_random_rates_of_zero_and_one_are_exact():
+    logits = tf.zeros([1000])
+    assert policy.Random(0.0, _SEED)(logits, 0).numpy().min() == 1
+    assert policy.Random(1.0, _SEED)(logits, 0).numpy().max() == 0
+
+
+def test_whole_batches_share_one_random_draw():
+    draws = [
+        policy.Random(0.5, _SEED, whole_batch=True)(tf.zeros([50]), gate)
+        for gate in range(20)
+    ]
+    assert all(len(np.unique(draw)) == 1 for draw in draws)
+    assert {float(draw[0]) for draw in draws} == {0.0, 1.0}
+
+
+def test_forced_decisions_are_the_gates_column():
+    actions = tf.constant([[1, 0], [0, 0], [1, 1]])
+    for gate, expected in enumerate(([1, 0, 1], [0, 0, 1])):
+        decisions = policy.Forced(actions)(tf.zeros([3]), gate)
+        np.testing.assert_array_equal(decisions, expected)
+        assert decisions.dtype == tf.float32

@@ -1,0 +1,85 @@
+"""The order of the modules, read from their imports."""
+
+import ast
+import pathlib
+
+import pytest
+
+import skipnet_tf
+
+_FOLDER = pathlib.Path(skipnet_tf.__file__).parent
+# A module imports only from tiers before its own.
+_TIERS = (
+    "ops objectives flops metrics preprocessing schedules optimizers",
+    "layers policy sources",
+    "gates stages data",
+    "blocks training",
+    "resnet",
+    "skipnet",
+    "models",
+    "interop evaluation",
+    "callbacks export",
+    "experiment",
+    "analysis",
+)
+_TIER = {
+    module: number
+    for number, modules in enumerate(_TIERS, start=1)
+    for module in modules.split()
+}
+_MODULES = sorted(path.stem for path in _FOLDER.glob("*.py"))
+_MODULES.remove("__init__")
+
+
+def _tree(module):
+    return ast.parse((_FOLDER / f"{module}.py").read_text())
+
+
+def _imports(module):
+    """Dotted names of everything a module imports, lazily or not."""
+    names = set()
+    for node in ast.walk(_tree(module)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module} imports relatively"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def test_every_module_has_its_tier():
+    assert set(_MODULES) <= set(_TIER)
+    assert {"ops", "skipnet", "interop"} <= set(_MODULES)
+
+
+@pytest.mark.parametrize("module", _MODULES)
+def test_a_module_imports_only_from_earlier_tiers(module):
+    ours = [n for n in _imports(module) if n.split(".")[0] == "skipnet_tf"]
+    for name in ours:
+        imported = name.split(".")[1]
+        assert _TIER[imported] < _TIER[module], f"{module} imports {imported}"
+
+
+def test_the_package_never_reads_flags():
+    for module in _MODULES:
+        names = _imports(module)
+        assert not any(n.startswith("absl") for n in names), module
+
+
+def test_only_sources_imports_tensorflow_datasets():
+    importing = {
+        module
+        for module in _MODULES
+        if any(n.startswith("tensorflow_datasets") for n in _imports(module))
+    }
+    assert importing == {"sources"}
+
+
+def test_only_ops_defines_gradients():
+    defining = {
+        module
+        for module in _MODULES
+        for node in ast.walk(_tree(module))
+        if isinstance(node, ast.Attribute) and node.attr == "custom_gradient"
+    }
+    assert defining == {"ops"}

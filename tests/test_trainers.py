@@ -1,0 +1,222 @@
+"""The trainers as their users run them, and what they say to mistakes."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+import pytest
+from absl import flags
+
+from skipnet_tf import callbacks
+
+ROOT = pathlib.Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "trainers"))
+
+import common_flags  # noqa: E402
+import shared  # noqa: E402  (a script's module, found through the line above)
+
+TINY = [
+    "--depth=8",
+    "--batch_size=32",
+    "--train_split=train[:100]",
+    "--validation_split=train[100:150]",
+    "--test_split=",
+    "--base_steps=4",
+    "--sp_steps=4",
+    "--hrl_steps=4",
+]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def defined_flags():
+    common_flags.define(
+        depth=8,
+        base_steps=4,
+        sp_steps=4,
+        hrl_steps=4,
+        batch_size=32,
+        learning_rate=0.1,
+        hrl_learning_rate=0.01,
+        schedule="cosine",
+        hrl_schedule="constant",
+        train_split="train[:100]",
+        validation_split="train[100:150]",
+        test_split="",
+    )
+
+
+def train(workdir, *arguments, dataset="digits"):
+    flags.FLAGS.unparse_flags()
+    for name in list(flags.FLAGS):
+        flags.FLAGS[name].unparse()
+    flags.FLAGS(["test", f"--workdir={workdir}", *TINY, *arguments])
+    shared.train(dataset)
+
+
+def test_one_command_runs_all_stages_and_prints_the_table(tmp_path, capsys):
+    train(tmp_path)
+    table = capsys.readouterr().out.split("thresholded policy:")[1]
+    lines = [line.split() for line in table.strip().splitlines()]
+    assert [line[0] for line in lines] == ["stage", "base", "sp", "hrl"]
+    assert "MACs" in table
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert list(result["stages"]) == ["base", "sp", "hrl"]
+    assert result["stages"]["hrl"]["validation"]["images"] == 50
+    assert "--hrl_steps=4" in (tmp_path / "flags.txt").read_text()
+    # 100 // 32 = 3 steps an epoch: an epoch of 3 steps and one of 1.
+    log = (tmp_path / "hrl" / "log.csv").read_text().splitlines()
+    assert [row.split(",")[:2] for row in log[1:]] == [["1", "3"], ["2", "4"]]
+    history = json.loads(
+        (tmp_path / "hrl" / "tensorboard" / "skip_rates.json").read_text()
+    )
+    assert np.shape(history) == (2, 2)  # 2 epochs, 3 blocks but the first
+
+    before = (tmp_path / "hrl" / "model.keras").read_bytes()
+    train(tmp_path)  # all is done: nothing is trained again
+    assert (tmp_path / "hrl" / "model.keras").read_bytes() == before
+
+
+def test_a_stage_starts_from_the_weights_of_the_one_before(tmp_path):
+    # A learning rate of 0 leaves weights as they start.
+    still = ["--learning_rate=0", "--sp_from_base", "--stages=base,sp"]
+    train(tmp_path, *still)
+    base, sp = (
+        keras.saving.load_model(tmp_path / stage / "model.keras")
+        for stage in ("base", "sp")
+    )
+    np.testing.assert_array_equal(
+        base.stem_conv.kernel, sp.backbone.stem_conv.kernel
+    )
+
+
+def refused(match, tmp_path, *arguments, **options):
+    with pytest.raises(ValueError, match=match):
+        train(tmp_path, *arguments, **options)
+
+
+def test_hrl_without_weights_to_start_from_is_refused(tmp_path):
+    refused("--from_scratch", tmp_path, "--stages=hrl")
+
+
+def test_weights_of_another_architecture_are_refused(tmp_path):
+    other = tmp_path / "other.weights.h5"
+    from skipnet_tf import cifar_skipnet
+
+    cifar_skipnet(14, input_shape=(8, 8, 3)).save_weights(other)
+    refused(
+        "another architecture",
+        tmp_path / "run",
+        "--stages=sp",
+        f"--init_weights={other}",
+    )
+
+
+def test_a_missing_data_directory_is_named(tmp_path):
+    refused(
+        "nowhere",
+        tmp_path / "run",
+        f"--data_dir={tmp_path}/nowhere",
+        dataset="cifar10",
+    )
+
+
+def test_a_work_directory_that_cannot_be_written_is_refused(tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    refused("`workdir` must be", tmp_path / "file" / "run")
+
+
+def test_a_disk_too_small_for_checkpoints_is_refused(tmp_path, monkeypatch):
+    class Full:
+        free = 1000
+
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: Full)
+    refused("MB free", tmp_path, "--stages=base")
+
+
+def test_other_settings_in_the_same_work_directory_are_refused(tmp_path):
+    train(tmp_path, "--stages=base")
+    refused("--depth=8, not 14", tmp_path, "--stages=base", "--depth=14")
+
+
+def test_a_batch_larger_than_the_data_is_refused(tmp_path):
+    refused("batch_size", tmp_path, "--stages=base", "--batch_size=101")
+
+
+def test_a_loss_that_is_not_a_number_names_step_and_checkpoint(tmp_path):
+    with pytest.raises(callbacks.TrainingDiverged, match="at step 2.*ckpt-1"):
+        train(
+            tmp_path,
+            "--stages=base",
+            "--learning_rate=1e30",
+            "--base_steps=6",
+            "--checkpoint_steps=1",
+        )
+
+
+def test_unknown_stages_and_beta_are_refused_by_the_flags(tmp_path):
+    for wrong in ("--stages=sp,rf", "--beta=alpha", "--beta=-1"):
+        with pytest.raises(flags.IllegalFlagValueError):
+            train(tmp_path, wrong)
+        # absl keeps a refused value; the next parse must not see it.
+        flags.FLAGS["stages"].value = ["base"]
+        flags.FLAGS["beta"].value = "1.0"
+
+
+def start(workdir):
+    # 100 // 32 = 3 steps an epoch, checkpoints inside epochs.
+    arguments = [
+        *TINY,
+        f"--workdir={workdir}",
+        "--stages=hrl",
+        "--from_scratch",
+        "--deterministic",
+        "--hrl_steps=40",
+        "--checkpoint_steps=4",
+        "--alpha=1.0",
+    ]
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "trainers" / "digits.py"), *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "SKIPNET_TF_TRACEBACK": "1",
+        },
+    )
+
+
+def finish(process):
+    output, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, output[-3000:]
+    return output
+
+
+def test_a_killed_hrl_run_resumes_to_the_same_bits(tmp_path):
+    whole, broken = start(tmp_path / "whole"), start(tmp_path / "broken")
+    state = tmp_path / "broken" / "hrl" / "checkpoints" / "checkpoint"
+    deadline = time.monotonic() + 120
+    while not state.exists() or "ckpt-8" not in state.read_text():
+        assert broken.poll() is None, broken.communicate()[0][-3000:]
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    broken.send_signal(signal.SIGKILL)
+    broken.wait()
+    broken.stdout.close()
+    assert not (tmp_path / "broken" / "hrl" / "result.json").exists()
+    assert "resuming at step" in finish(start(tmp_path / "broken"))
+    finish(whole)
+    first, second = (
+        keras.saving.load_model(tmp_path / name / "hrl" / "model.keras")
+        for name in ("whole", "broken")
+    )
+    for one, other in zip(first.weights, second.weights):
+        np.testing.assert_array_equal(one, other, err_msg=one.path)
+    assert int(second.optimizer.iterations) == 40
