@@ -11,6 +11,7 @@ import tensorflow as tf
 from skipnet_tf import flops
 from skipnet_tf.layers import BatchNormalization
 from skipnet_tf.layers import Convolution
+from skipnet_tf.layers import layer_config
 
 EXECUTIONS = ("conditional", "masked")
 
@@ -108,7 +109,7 @@ class _ResidualBlock(keras.layers.Layer):
 
     def get_config(self):
         return {
-            **super().get_config(),
+            **layer_config(self),
             "filters": self.filters,
             "strides": self.strides,
         }
@@ -205,6 +206,7 @@ class GatedBlock(keras.layers.Layer):
                 f"`execution` must be one of {EXECUTIONS}. "
                 f"Received: execution={execution!r}"
             )
+        inputs = tf.cast(inputs, self.block.compute_dtype)
         shortcut = self.block.shortcut(inputs, training)
         if training or execution == "masked":
             return self._mixed(inputs, shortcut, decisions, training)
@@ -232,7 +234,7 @@ class GatedBlock(keras.layers.Layer):
 
     def get_config(self):
         return {
-            **super().get_config(),
+            **layer_config(self),
             "block": keras.saving.serialize_keras_object(self.block),
         }
 

@@ -13,6 +13,7 @@ from skipnet_tf import flops
 from skipnet_tf.layers import BatchNormalization
 from skipnet_tf.layers import Convolution
 from skipnet_tf.layers import decision_layer
+from skipnet_tf.layers import layer_config
 from skipnet_tf.layers import normal
 from skipnet_tf.layers import spatial_mean
 from skipnet_tf.layers import uniform
@@ -53,7 +54,7 @@ class _FeedForwardGate(keras.layers.Layer):
         return None
 
     def get_config(self):
-        return {**super().get_config(), "init": self.init}
+        return {**layer_config(self), "init": self.init}
 
 
 @keras.saving.register_keras_serializable(package="skipnet_tf")
@@ -256,7 +257,7 @@ class Recurrence(keras.layers.Layer):
 
     def get_config(self):
         return {
-            **super().get_config(),
+            **layer_config(self),
             "units": self.units,
             "init": self.init,
         }
@@ -340,7 +341,7 @@ class RecurrentGate(keras.layers.Layer):
 
     def get_config(self):
         return {
-            **super().get_config(),
+            **layer_config(self),
             "units": self.units,
             "init": self.init,
             "recurrence": keras.saving.serialize_keras_object(self.recurrence),

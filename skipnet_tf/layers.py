@@ -10,10 +10,20 @@ from skipnet_tf import flops
 _MOMENTUM = 0.9
 _EPSILON = 1e-5
 
-# Log-odds of running a block at the start under `init="open"`, p = 0.88: high
-# enough for every image to start with every block, low enough for samples to
-# explore and for the sigmoid to pass a gradient.
+# Log-odds of running a block at the start under `init="open"`, p = 0.88: low
+# enough for samples to explore and for the sigmoid to pass a gradient.
 OPEN_LOGIT = 2.0
+
+
+def layer_config(layer: keras.layers.Layer) -> dict:
+    """The constructor arguments that all layers here share.
+
+    Keras's own `get_config` adds `trainable`, which they do not take.
+    """
+    return {
+        "name": layer.name,
+        "dtype": keras.saving.serialize_keras_object(layer.dtype_policy),
+    }
 
 
 @keras.saving.register_keras_serializable(package="skipnet_tf")
@@ -59,6 +69,17 @@ class Convolution(keras.layers.Conv2D):
             dtype=dtype,
         )
 
+    def build(self, input_shape):
+        # Without sizes: Keras would check them as if nothing were padded.
+        super().build((None, None, None, input_shape[-1]))
+
+    def compute_output_shape(self, input_shape):
+        sizes = [
+            size if size is None else flops.strided(size, self.strides[0])
+            for size in input_shape[1:3]
+        ]
+        return (input_shape[0], *sizes, self.filters)
+
     def call(self, inputs):
         margin = self.kernel_size[0] // 2
         if self.padding == "valid" and margin:
@@ -82,8 +103,7 @@ class Convolution(keras.layers.Conv2D):
             "filters": self.filters,
             "kernel_size": self.kernel_size[0],
             "strides": self.strides[0],
-            "name": self.name,
-            "dtype": keras.saving.serialize_keras_object(self.dtype_policy),
+            **layer_config(self),
         }
 
 
@@ -109,6 +129,9 @@ class BatchNormalization(keras.layers.Layer):
 
     def __init__(self, name: str | None = None, dtype=None):
         super().__init__(name=name, dtype=dtype)
+
+    def get_config(self):
+        return layer_config(self)
 
     def build(self, input_shape):
         def weight(name, initializer, trainable):
@@ -200,7 +223,9 @@ def decision_layer(inputs: int, outputs: int, init: str) -> keras.layers.Dense:
     if init == "open":
         share = OPEN_LOGIT / outputs
         bias = [share] if outputs == 1 else [-share, share]
-        kernel, bias = normal(0.01), keras.initializers.Constant(bias)
+        # Zeros: whatever the features, however large before normalisation has
+        # its statistics, every image starts with every block.
+        kernel, bias = "zeros", keras.initializers.Constant(bias)
     else:
         kernel, bias = normal(math.sqrt(2 / (inputs * outputs))), "zeros"
     # float32 whatever the policy: log-probabilities lose digits in half.

@@ -204,6 +204,10 @@ class HybridReinforce(Stage):
     ):
         super().__init__(seed)
         numbers = {"alpha": alpha, "gamma": gamma, "rl_weight": rl_weight}
+        if isinstance(gamma, (int, float)) and gamma > 1:
+            raise ValueError(
+                f"`gamma` must be at most 1. Received: gamma={gamma}"
+            )
         if isinstance(beta, str):
             if beta != "alpha/N":
                 raise ValueError(

@@ -11,7 +11,6 @@ from skipnet_tf import metrics as metrics_module
 from skipnet_tf.stages import Stage
 from skipnet_tf.stages import Supervised
 
-
 # Begins the sentence about labels out of range, to be found in an error.
 _LABELS = "labels must lie in"
 
@@ -289,7 +288,7 @@ class StagedClassifier(Classifier):
         # Between epochs Keras asks for all metrics; those this stage does not
         # feed would be logged as zeros.
         for metric in self.route_metrics.scalars():
-            if float(metric.count) == 0:
+            if float(tf.convert_to_tensor(metric.count)) == 0:
                 results.pop(metric.name, None)
         return results
 

@@ -17,8 +17,8 @@ _TIERS = (
     "resnet",
     "skipnet",
     "models",
-    "interop evaluation",
-    "callbacks export",
+    "interop evaluation callbacks checkpoints",
+    "export",
     "experiment",
     "analysis",
 )
