@@ -1,6 +1,6 @@
 PYTHON ?= python3
 SEED ?= 0
-DEMO ?= demo
+DEMO ?= demo/$(SEED)
 RUN = TF_CPP_MIN_LOG_LEVEL=2 .venv/bin/python
 
 .PHONY: demo test lint clean

@@ -57,7 +57,13 @@ def main(argv):
     tf.get_logger().setLevel("WARNING")
     try:
         _export()
-    except (ValueError, RuntimeError, OSError, tf.errors.OpError) as error:
+    except (
+        ValueError,
+        ImportError,
+        RuntimeError,
+        OSError,
+        tf.errors.OpError,
+    ) as error:
         sys.exit(f"error: {error}")
 
 

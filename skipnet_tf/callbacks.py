@@ -19,6 +19,29 @@ class TrainingDiverged(ValueError):
     """The loss is not a number any more."""
 
 
+class Steps(keras.callbacks.Callback):
+    """Counts training steps, over resumed runs too.
+
+    The optimizer's own count leaves out steps whose gradients overflowed in
+    float16, and would then repeat data after resuming.
+
+    Attributes:
+        variable: Int64 `tf.Variable`, to be saved with every checkpoint.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.variable = tf.Variable(0, dtype=tf.int64, trainable=False)
+
+    @property
+    def done(self) -> int:
+        """Steps of this stage so far."""
+        return int(self.variable.numpy())
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self.variable.assign_add(1)
+
+
 class Checkpoints(keras.callbacks.Callback):
     """Saves weights, optimizer and stage, every epoch and every N steps.
 
@@ -26,36 +49,53 @@ class Checkpoints(keras.callbacks.Callback):
 
     Args:
         manager: `tf.train.CheckpointManager` of model and optimizer.
-        steps: Int, training steps between checkpoints, 0 for epochs only.
+        counter: `Steps`.
+        every: Int, training steps between checkpoints, 0 for epochs only.
     """
 
-    def __init__(self, manager: tf.train.CheckpointManager, steps: int = 0):
+    def __init__(
+        self,
+        manager: tf.train.CheckpointManager,
+        counter: Steps,
+        every: int = 0,
+    ):
         super().__init__()
         self.manager = manager
-        self.steps = steps
+        self.counter = counter
+        self.every = every
+        self.finite = 0  # the last step seen with a finite loss
 
     def on_train_batch_end(self, batch, logs=None):
-        step = int(self.model.optimizer.iterations)
-        save = self.steps and step % self.steps == 0
+        step = self.counter.done
+        # The last step of an epoch is saved after its validation and log.
+        last = batch + 1 == self.params["steps"]
+        save = self.every and step % self.every == 0 and not last
         if save or step % _CHECK_STEPS == 0:
             self._check(step, logs)
         if save:
             self.manager.save(checkpoint_number=step)
 
     def on_epoch_end(self, epoch, logs=None):
-        step = int(self.model.optimizer.iterations)
+        step = self.counter.done
         self._check(step, logs)
         self.manager.save(checkpoint_number=step)
 
     def _check(self, step, logs):
         loss = float((logs or {}).get("loss", 0.0))
         if math.isfinite(loss):
+            self.finite = step
             return
-        last = self.manager.latest_checkpoint
+        # The loss of a step is that of the weights before it: those saved
+        # after the last finite loss may be the bad ones already.
+        good = [
+            path
+            for path in self.manager.checkpoints
+            if int(path.rsplit("-", 1)[1]) < self.finite
+        ]
         raise TrainingDiverged(
             f"the loss is {loss} at step {step}; last good checkpoint: "
-            f"{last or 'none'}. Lower the learning rate, then run the same "
-            "command again in another --workdir."
+            f"{good[-1] if good else 'none'}. Start again in another --workdir "
+            "with a lower learning rate."
         )
 
 
@@ -64,17 +104,20 @@ class CsvLog(keras.callbacks.Callback):
 
     Args:
         path: String, the file.
+        counter: `Steps`.
     """
 
-    def __init__(self, path: str):
+    def __init__(self, path: str, counter: Steps):
         super().__init__()
         self.path = path
+        self.counter = counter
 
     def on_epoch_end(self, epoch, logs=None):
+        rate = self.model.optimizer.learning_rate
         row = {
             "epoch": epoch + 1,
-            "step": int(self.model.optimizer.iterations),
-            "learning_rate": float(self.model.optimizer.learning_rate),
+            "step": self.counter.done,
+            "learning_rate": float(keras.ops.convert_to_numpy(rate)),
             **{name: float(value) for name, value in sorted(logs.items())},
         }
         rows = [r for r in self._rows() if int(r["epoch"]) <= epoch] + [row]
@@ -139,11 +182,13 @@ class Progress(keras.callbacks.Callback):
         title: String, the stage.
         steps: Int, training steps of the stage.
         epochs: Int, epochs of the stage.
+        counter: `Steps`.
     """
 
-    def __init__(self, title: str, steps: int, epochs: int):
+    def __init__(self, title: str, steps: int, epochs: int, counter: Steps):
         super().__init__()
         self.title = title
+        self.counter = counter
         self.steps = steps
         self.epochs = epochs
         self.terminal = sys.stderr.isatty()
@@ -152,10 +197,10 @@ class Progress(keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
         if self.begin is None:
             self.begin = time.monotonic()
-            self.first = self.shown = int(self.model.optimizer.iterations)
+            self.first = self.shown = self.counter.done
 
     def on_train_batch_end(self, batch, logs=None):
-        step = int(self.model.optimizer.iterations)
+        step = self.counter.done
         if not self.terminal or step - self.shown < self.steps / 500:
             return
         self.shown = step
@@ -171,7 +216,7 @@ class Progress(keras.callbacks.Callback):
         sys.stderr.flush()
 
     def on_epoch_end(self, epoch, logs=None):
-        step = int(self.model.optimizer.iterations)
+        step = self.counter.done
         values = " ".join(
             f"{name} {float(value):.4g}" for name, value in logs.items()
         )

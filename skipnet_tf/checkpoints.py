@@ -17,31 +17,29 @@ _KEPT = 2
 _COPIES_ON_DISK = 3 * (_KEPT + 2)
 
 
-def manager(model: ResNet | SkipNet, folder: str) -> tf.train.CheckpointManager:
+def manager(
+    model: ResNet | SkipNet, steps: tf.Variable, folder: str
+) -> tf.train.CheckpointManager:
     """Checkpoints of weights, optimizer and stage of a compiled model.
 
     Args:
         model: Compiled network.
+        steps: Int64 variable, the training steps done.
         folder: String, where checkpoints are kept.
 
     Returns:
         A manager whose `checkpoint.restore` brings back every variable.
     """
-    # A momentum that does not exist yet could not be restored. Variables are
-    # listed one by one: tf.train.Checkpoint(model) does not look into lists
-    # of Keras layers and would silently leave out the moving statistics.
-    model.optimizer.build(model.trainable_variables)
+    # Variables are listed one by one: tf.train.Checkpoint(model) does not
+    # look into lists of Keras layers and would silently leave some out.
     variables = [*model.weights, *model.optimizer.variables]
     stage = getattr(model, "stage", None)
     checkpoint = tf.train.Checkpoint(
         variables=[variable.value for variable in variables],
         stage=stage.variables if stage else [],
+        steps=steps,
     )
-    return tf.train.CheckpointManager(
-        checkpoint,
-        folder,
-        max_to_keep=_KEPT,
-    )
+    return tf.train.CheckpointManager(checkpoint, folder, max_to_keep=_KEPT)
 
 
 def check_disk(model: ResNet | SkipNet, folder: str) -> None:

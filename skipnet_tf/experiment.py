@@ -32,7 +32,8 @@ from skipnet_tf import flops
 from skipnet_tf.resnet import ResNet
 from skipnet_tf.skipnet import SkipNet
 
-EVALUATION_BATCH = 500
+_EVALUATION_BATCH = 500
+_MOST_REPLICAS = 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +48,8 @@ class Data:
         batch_size: Positive int, images per step over all replicas.
         data_dir: Optional string. Defaults to `None`, TFDS's own default.
         download: Bool. Defaults to `False`.
-        seed: Int, of order and augmentation. Defaults to `0`.
+        seed: Int, of initial weights, order and augmentation. Defaults to
+            `0`.
     """
 
     name: str
@@ -87,9 +89,18 @@ class Data:
         return data.load(
             self.name,
             split,
-            batch_size=EVALUATION_BATCH,
+            batch_size=evaluation_batch(self._describe(split).num_examples),
             data_dir=self.data_dir,
         )
+
+
+def evaluation_batch(images: int) -> int:
+    """Images per batch whose last batch leaves no replica without images."""
+    return next(
+        batch
+        for batch in range(_EVALUATION_BATCH, 0, -1)
+        if images % batch == 0 or images % batch >= _MOST_REPLICAS
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,7 +121,6 @@ class Plan:
 
 def set_up(
     workdir: str,
-    seed: int = 0,
     deterministic: bool = False,
     mixed_precision: str = "float32",
 ) -> None:
@@ -118,7 +128,6 @@ def set_up(
 
     Args:
         workdir: String, the folder that receives everything.
-        seed: Int, of initial weights. Defaults to `0`.
         deterministic: Bool, equal runs give equal bits, at some cost in
             speed. Defaults to `False`.
         mixed_precision: `"float32"`, `"mixed_bfloat16"` or
@@ -138,7 +147,6 @@ def set_up(
             "`workdir` must be a folder that can be written. "
             f"Received: workdir={workdir} ({error.strerror})"
         ) from error
-    keras.utils.set_random_seed(seed)
     keras.mixed_precision.set_global_policy(mixed_precision)
     if deterministic:
         tf.config.experimental.enable_op_determinism()
@@ -198,6 +206,15 @@ def run_stage(
         with open(finished) as file:
             return json.load(file)
     os.makedirs(folder, exist_ok=True)
+    if splits.batch_size % strategy.num_replicas_in_sync:
+        raise ValueError(
+            "`batch_size` must be a multiple of the number of replicas, "
+            f"{strategy.num_replicas_in_sync}. "
+            f"Received: batch_size={splits.batch_size}"
+        )
+    # Here, not once per run: initial weights must not depend on which stages
+    # were built before in the same process.
+    keras.utils.set_random_seed(splits.seed)
     with strategy.scope():
         model = plan.make()
     checkpoints.check_disk(model, folder)
@@ -223,19 +240,23 @@ def _train(plan, model, splits, folder, checkpoint_steps):
             "`batch_size` must not exceed the number of training images. "
             f"Received: batch_size={splits.batch_size}"
         )
-    manager = checkpoints.manager(model, os.path.join(folder, "checkpoints"))
+    counter = callbacks.Steps()
+    manager = checkpoints.manager(
+        model, counter.variable, os.path.join(folder, "checkpoints")
+    )
     if manager.latest_checkpoint:
         manager.checkpoint.restore(
             manager.latest_checkpoint
         ).assert_existing_objects_matched()
-    first = int(model.optimizer.iterations)
+    first = counter.done
     if first:
         print(f"{plan.name}: resuming at step {first} of {plan.steps}")
     epochs = math.ceil(plan.steps / per_epoch)
     shared = [
-        callbacks.CsvLog(os.path.join(folder, "log.csv")),
-        callbacks.Progress(plan.name, plan.steps, epochs),
-        callbacks.Checkpoints(manager, checkpoint_steps),
+        counter,
+        callbacks.CsvLog(os.path.join(folder, "log.csv"), counter),
+        callbacks.Progress(plan.name, plan.steps, epochs, counter),
+        callbacks.Checkpoints(manager, counter, checkpoint_steps),
     ]
     if importlib.util.find_spec("tensorboard"):  # tf.summary lives there
         shared.append(

@@ -12,7 +12,6 @@ import shutil
 from collections.abc import Iterator
 from collections.abc import Sequence
 
-import keras
 import numpy as np
 import tensorflow as tf
 
@@ -132,11 +131,6 @@ class _Served(tf.Module):
         normalised = self._recipe.normalise(images)
         if actions is None:
             return self._answer(self._decided(normalised))
-        tf.debugging.assert_equal(
-            tf.shape(images)[0],
-            tf.shape(actions)[0],
-            "`images` and `actions` must have the same number of rows",
-        )
         return self._answer(self._imposed(normalised, actions))
 
     def _answer(self, routed):
@@ -167,15 +161,10 @@ def _function(python_function, *signature):
 
 def _float32(model):
     """A copy that computes in float32 and never what it skips."""
-    config = model.get_config()
+    config = {**model.get_config(), "dtype": "float32"}
     if isinstance(model, SkipNet):
         config["execution"] = "conditional"
-    policy = keras.config.dtype_policy()
-    keras.config.set_dtype_policy("float32")
-    try:
-        copy = type(model).from_config(config)
-    finally:
-        keras.config.set_dtype_policy(policy)
+    copy = type(model).from_config(config)
     copy.set_weights(model.get_weights())
     if isinstance(model, SkipNet):
         copy.stage = model.stage  # a stage may have an inference policy

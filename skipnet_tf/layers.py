@@ -1,6 +1,8 @@
 """Layers as the published networks have them."""
 
+import contextlib
 import math
+from collections.abc import Iterator
 
 import keras
 import tensorflow as tf
@@ -13,6 +15,17 @@ _EPSILON = 1e-5
 # Log-odds of running a block at the start under `init="open"`, p = 0.88: low
 # enough for samples to explore and for the sigmoid to pass a gradient.
 OPEN_LOGIT = 2.0
+
+
+@contextlib.contextmanager
+def dtype_policy(policy: keras.dtype_policies.DTypePolicy) -> Iterator[None]:
+    """Makes `policy` the one that layers are built with."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
 
 
 def layer_config(layer: keras.layers.Layer) -> dict:

@@ -92,16 +92,17 @@ def policy_gradient_loss(
     Raises:
         ValueError: If the three shapes differ.
     """
+    gate_logits = tf.cast(gate_logits, tf.float32)
+    gates = tf.stop_gradient(tf.cast(gates, tf.float32))
+    returns = tf.stop_gradient(tf.cast(returns, tf.float32))
     _check_rank("gate_logits", gate_logits, 2, "(batch, gates)")
     for name, value in (("gates", gates), ("returns", returns)):
         _check_rank(name, value, 2, "(batch, gates)")
         _check_equal(name, value, gate_logits, 2)
     surprise = tf.nn.sigmoid_cross_entropy_with_logits(
-        labels=tf.stop_gradient(tf.cast(gates, tf.float32)),
-        logits=tf.cast(gate_logits, tf.float32),
+        labels=gates, logits=gate_logits
     )
-    rewards = tf.stop_gradient(tf.cast(returns, tf.float32))
-    return tf.reduce_mean(tf.reduce_sum(surprise * rewards, axis=1))
+    return tf.reduce_mean(tf.reduce_sum(surprise * returns, axis=1))
 
 
 def class_action_loss(
@@ -123,14 +124,17 @@ def class_action_loss(
     Raises:
         ValueError: If the shapes do not fit.
     """
+    logits = tf.cast(logits, tf.float32)
+    classes = tf.convert_to_tensor(classes)
+    rewards = tf.stop_gradient(tf.cast(rewards, tf.float32))
     _check_rank("logits", logits, 2, "(batch, classes)")
     for name, value in (("classes", classes), ("rewards", rewards)):
         _check_rank(name, value, 1, "(batch,)")
         _check_equal(name, value, logits, 1)
     surprise = tf.nn.sparse_softmax_cross_entropy_with_logits(
-        labels=tf.stop_gradient(classes), logits=tf.cast(logits, tf.float32)
+        labels=classes, logits=logits
     )
-    return tf.reduce_mean(surprise * tf.stop_gradient(rewards))
+    return tf.reduce_mean(surprise * rewards)
 
 
 def _check_rank(name, value, rank, expected):

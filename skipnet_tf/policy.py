@@ -71,16 +71,22 @@ class Random:
         seed: Int32 tensor `(2,)`: equal seeds draw equal decisions.
         whole_batch: Bool, one draw for all images of a batch, as stochastic
             depth does in training, instead of one for each image.
+        images: Optional float tensor `(batch, height, width, channels)`: an
+            image then draws the same decisions in whatever batch it comes.
     """
 
     rate: float | tf.Tensor
     seed: tf.Tensor
     whole_batch: bool = False
+    images: tf.Tensor | None = None
 
     def __call__(self, logits: tf.Tensor, gate: int) -> tf.Tensor:
         seed = tf.random.experimental.stateless_fold_in(self.seed, gate)
-        draws = [1] if self.whole_batch else tf.shape(logits)
-        uniform = tf.random.stateless_uniform(draws, seed)
+        if self.images is not None:
+            uniform = _uniform_of(self.images, seed)
+        else:
+            draws = [1] if self.whole_batch else tf.shape(logits)
+            uniform = tf.random.stateless_uniform(draws, seed)
         runs = tf.cast(uniform >= self.rate, logits.dtype)
         return tf.broadcast_to(runs, tf.shape(logits))
 
@@ -97,3 +103,19 @@ class Forced:
 
     def __call__(self, logits: tf.Tensor, gate: int) -> tf.Tensor:
         return tf.cast(self.actions[:, gate], logits.dtype)
+
+
+def _uniform_of(images, seed):
+    """Float32 `(batch,)` in [0, 1), a hash of each image's pixels."""
+    bits = tf.bitcast(tf.cast(images, tf.float32), tf.uint32)
+    bits = tf.reduce_sum(tf.cast(bits, tf.uint64), axis=(1, 2, 3))
+    # The finaliser of MurmurHash3, 64 bits (public domain).
+    value = bits + tf.cast(tf.bitcast(seed, tf.uint64), tf.uint64)
+    for factor in (0xFF51AFD7ED558CCD, 0xC4CEB9FE1A85EC53):
+        value = tf.bitwise.bitwise_xor(value, _shifted(value, 33))
+        value *= tf.constant(factor, tf.uint64)
+    return tf.cast(_shifted(value, 40), tf.float32) / 2.0**24
+
+
+def _shifted(value, bits):
+    return tf.bitwise.right_shift(value, tf.constant(bits, tf.uint64))

@@ -8,6 +8,9 @@ from skipnet_tf.blocks import BasicBlock
 from skipnet_tf.blocks import BottleneckBlock
 from skipnet_tf.layers import BatchNormalization
 from skipnet_tf.layers import Convolution
+from skipnet_tf.layers import dtype_policy
+from skipnet_tf.layers import layer_config
+from skipnet_tf.layers import normal
 from skipnet_tf.layers import spatial_mean
 from skipnet_tf.training import Classifier
 
@@ -31,6 +34,8 @@ class ResNet(Classifier):
             be `None`, and images of other sizes are welcome all the same.
             Defaults to `(None, None, 3)`.
         name: Optional string.
+        dtype: Optional dtype policy, such as `"mixed_bfloat16"`. Defaults to
+            `None`, the global one.
 
     Call arguments:
         images: Normalised float tensor `(batch, height, width, channels)`.
@@ -52,9 +57,10 @@ class ResNet(Classifier):
         num_classes=10,
         input_shape=(None, None, 3),
         name=None,
+        dtype=None,
     ):
-        super().__init__(name=name)
-        _check_network(blocks, filters, stem, num_classes, input_shape)
+        check_network(blocks, filters, stem, num_classes, input_shape)
+        super().__init__(name=name, dtype=dtype)
         self.arguments = {
             "blocks": list(blocks),
             "filters": list(filters),
@@ -66,6 +72,12 @@ class ResNet(Classifier):
         self.num_classes = num_classes
         self.channels = input_shape[-1]
         self.large_stem = stem == "imagenet"
+        with dtype_policy(self.dtype_policy):
+            self._make_layers(BottleneckBlock if bottleneck else BasicBlock)
+            self.build((None, *input_shape))
+
+    def _make_layers(self, kind):
+        filters = self.arguments["filters"]
         self.stem_conv = Convolution(
             filters[0],
             7 if self.large_stem else 3,
@@ -73,26 +85,23 @@ class ResNet(Classifier):
             name="stem_conv",
         )
         self.stem_norm = BatchNormalization(name="stem_norm")
-        kind = BottleneckBlock if bottleneck else BasicBlock
         self.blocks = [
             kind(
                 filters[group],
                 strides=2 if group and not block else 1,
                 name=f"group{group + 1}_block{block}",
             )
-            for group, count in enumerate(blocks)
+            for group, count in enumerate(self.arguments["blocks"])
             for block in range(count)
         ]
+        inputs = filters[-1] * kind.expansion
         self.classifier = keras.layers.Dense(
-            num_classes,
+            self.num_classes,
             # Published: normal, variance 2 / (inputs * outputs).
-            kernel_initializer=keras.initializers.RandomNormal(
-                stddev=(2 / (filters[-1] * kind.expansion * num_classes)) ** 0.5
-            ),
+            kernel_initializer=normal((2 / (inputs * self.num_classes)) ** 0.5),
             dtype="float32",
             name="classifier",
         )
-        self.build((None, *input_shape))
 
     def build(self, input_shape):
         if self.built:
@@ -166,15 +175,17 @@ class ResNet(Classifier):
 
     def get_config(self):
         # Not the config of keras.Model: the constructor rebuilds the graph.
-        return {**self.arguments, "name": self.name}
+        return {**self.arguments, **layer_config(self)}
 
     @classmethod
     def from_config(cls, config):
         """A network with the constructor arguments in `config`."""
-        return cls(**config)
+        dtype = keras.saving.deserialize_keras_object(config["dtype"])
+        return cls(**{**config, "dtype": dtype})
 
 
-def _check_network(blocks, filters, stem, num_classes, input_shape):
+def check_network(blocks, filters, stem, num_classes, input_shape) -> None:
+    """Raises `ValueError` unless the arguments describe a `ResNet`."""
     positive = all(isinstance(n, int) and n > 0 for n in (*blocks, *filters))
     if not positive or len(blocks) != len(filters) or sum(blocks) < 2:
         raise ValueError(

@@ -48,7 +48,7 @@ class WarmUp(Schedule):
     """A constant or linear start before another schedule.
 
     Args:
-        after: Schedule, a callable of the global step.
+        after: Schedule, a callable of the global step, or a float.
         steps: Int, length of the start in training steps.
         constant: Optional float, the value during the start; the published
             CIFAR code has 0.01 for 400 steps. Defaults to `None`, a line from
@@ -63,7 +63,7 @@ class WarmUp(Schedule):
 
     def __call__(self, step):
         step = tf.cast(step, tf.float32)
-        after = self.after(step)
+        after = self.after(step) if callable(self.after) else self.after
         if self.constant is None:
             early = after * (step + 1.0) / max(self.steps, 1)
         else:

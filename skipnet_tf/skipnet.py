@@ -12,7 +12,10 @@ from skipnet_tf.gates import FeedForwardGateII
 from skipnet_tf.gates import PooledGate
 from skipnet_tf.gates import Recurrence
 from skipnet_tf.gates import RecurrentGate
+from skipnet_tf.layers import dtype_policy
+from skipnet_tf.layers import layer_config
 from skipnet_tf.resnet import ResNet
+from skipnet_tf.resnet import check_network
 from skipnet_tf.training import StagedClassifier
 
 GATES = ("rnn", "ff1", "ff2", "pool")
@@ -42,6 +45,8 @@ class SkipNet(StagedClassifier):
         execution: `"conditional"`, a skipped block is not computed at
             inference, or `"masked"`. Defaults to `"conditional"`.
         name: Optional string.
+        dtype: Optional dtype policy, such as `"mixed_bfloat16"`. Defaults to
+            `None`, the global one.
 
     Call arguments:
         images: Normalised float tensor `(batch, height, width, channels)`.
@@ -71,13 +76,20 @@ class SkipNet(StagedClassifier):
         threshold=0.5,
         execution="conditional",
         name=None,
+        dtype=None,
     ):
-        super().__init__(gates=sum(blocks) - 1, name=name)
+        check_network(blocks, filters, stem, num_classes, input_shape)
         if execution not in EXECUTIONS:
             raise ValueError(
                 f"`execution` must be one of {EXECUTIONS}. "
                 f"Received: execution={execution!r}"
             )
+        if not 0.0 <= threshold <= 1.0:
+            raise ValueError(
+                "`threshold` must be a probability, in [0, 1]. "
+                f"Received: threshold={threshold}"
+            )
+        super().__init__(gates=sum(blocks) - 1, name=name, dtype=dtype)
         self.backbone = ResNet(
             blocks,
             filters,
@@ -86,6 +98,7 @@ class SkipNet(StagedClassifier):
             num_classes,
             input_shape,
             name="backbone",
+            dtype=self.dtype_policy,
         )
         self.num_classes = num_classes
         self.gate = gate
@@ -93,11 +106,12 @@ class SkipNet(StagedClassifier):
         self.threshold = threshold
         self.execution = execution
         gated = self.backbone.blocks[1:]
-        self.gates = _make_gates(gate, gate_init, [b.name for b in gated])
-        self.gated_blocks = [
-            GatedBlock(block, name=f"{block.name}_gated") for block in gated
-        ]
-        self.build((None, *input_shape))
+        with dtype_policy(self.dtype_policy):
+            self.gates = _make_gates(gate, gate_init, [b.name for b in gated])
+            self.gated_blocks = [
+                GatedBlock(block, name=f"{block.name}_gated") for block in gated
+            ]
+            self.build((None, *input_shape))
 
     def build(self, input_shape):
         if self.built:
@@ -138,13 +152,13 @@ class SkipNet(StagedClassifier):
         elif training:
             policy = self.stage.policy(self.step_and_seed()[1])
         else:
-            policy = self.stage.inference_policy(self.threshold)
+            policy = self.stage.inference_policy(self.threshold, images)
         return self.route_with(images, policy, training)
 
     def route_with(self, images, policy, training=False) -> dict:
         """`route` under any policy, see `skipnet_tf.policy`."""
         execution = self.execution
-        if getattr(self, "jit_compile", False):
+        if self.jit_compile:
             execution = "masked"  # XLA has no shapes that depend on data
         x = self.backbone.stem(images, training)
         x = self.backbone.blocks[0](x, training=training)
@@ -209,6 +223,12 @@ class SkipNet(StagedClassifier):
                 f"`actions` must have shape {expected}, one column for each "
                 f"gate. Received: actions of shape {actions.shape}"
             )
+        # What a graph learns only when it runs; one row would broadcast.
+        tf.debugging.assert_equal(
+            tf.shape(images)[0],
+            tf.shape(actions)[0],
+            "`actions` must have one row for each image",
+        )
         return actions
 
     def get_config(self):
@@ -219,13 +239,14 @@ class SkipNet(StagedClassifier):
             "gate_init": self.gate_init,
             "threshold": self.threshold,
             "execution": self.execution,
-            "name": self.name,
+            **layer_config(self),
         }
 
     @classmethod
     def from_config(cls, config):
         """A network with the constructor arguments in `config`."""
-        return cls(**config)
+        dtype = keras.saving.deserialize_keras_object(config["dtype"])
+        return cls(**{**config, "dtype": dtype})
 
 
 def _pixels(images):

@@ -5,6 +5,7 @@ its own variables, so that weights move freely from stage to stage.
 """
 
 import math
+import numbers
 
 import keras
 import tensorflow as tf
@@ -35,8 +36,8 @@ class Stage:
         """The policy of one training step on one replica."""
         raise NotImplementedError
 
-    def inference_policy(self, threshold):
-        """The policy of inference."""
+    def inference_policy(self, threshold, images):
+        """The policy of inference on a batch of images."""
         return policy.Thresholded(threshold)
 
     def policy_terms(self, routed, cross_entropy, step, seed):
@@ -97,7 +98,7 @@ class Stage:
 
 
 def _check_number(name, value, low=0.0):
-    if not isinstance(value, (int, float)) or not math.isfinite(value):
+    if not isinstance(value, numbers.Real) or not math.isfinite(value):
         raise ValueError(
             f"`{name}` must be a number or a schedule. "
             f"Received: {name}={value!r}"
@@ -150,10 +151,11 @@ class Supervised(Stage):
             return policy.Soft()
         return policy.Random(self.skip_rate, seed, whole_batch=True)
 
-    def inference_policy(self, threshold):
+    def inference_policy(self, threshold, images):
         if self.gating == "random":
-            return policy.Random(self.skip_rate, tf.constant(_INFERENCE_SEED))
-        return super().inference_policy(threshold)
+            seed = tf.constant(_INFERENCE_SEED)
+            return policy.Random(self.skip_rate, seed, images=images)
+        return super().inference_policy(threshold, images)
 
     def get_config(self):
         return {
@@ -203,8 +205,8 @@ class HybridReinforce(Stage):
         seed: int = 0,
     ):
         super().__init__(seed)
-        numbers = {"alpha": alpha, "gamma": gamma, "rl_weight": rl_weight}
-        if isinstance(gamma, (int, float)) and gamma > 1:
+        values = {"alpha": alpha, "gamma": gamma, "rl_weight": rl_weight}
+        if isinstance(gamma, numbers.Real) and gamma > 1:
             raise ValueError(
                 f"`gamma` must be at most 1. Received: gamma={gamma}"
             )
@@ -216,8 +218,8 @@ class HybridReinforce(Stage):
                 )
             self.beta = beta
         else:
-            numbers["beta"] = beta
-        self._set_hyperparameters(**numbers)
+            values["beta"] = beta
+        self._set_hyperparameters(**values)
         self.costs = None if costs is None else [float(c) for c in costs]
         if self.costs is not None and min(self.costs) <= 0:
             raise ValueError(f"`costs` must be positive. Received: {costs}")

@@ -33,6 +33,12 @@ class Classifier(keras.Model):
 
     num_classes: int
 
+    def __init__(self, name: str | None = None, dtype=None):
+        super().__init__(name=name, dtype=dtype)
+        # Keras's default, "auto", is XLA wherever there is a GPU, and XLA
+        # computes skipped blocks.
+        self.jit_compile = False
+
     def compile(
         self,
         optimizer="rmsprop",
@@ -75,6 +81,9 @@ class Classifier(keras.Model):
             jit_compile=jit_compile,
             auto_scale_loss=auto_scale_loss,
         )
+        # Now, not at the first step: a checkpoint or file made before that
+        # step could not be restored into variables that exist.
+        self.optimizer.build(self.trainable_variables)
         self._compile_arguments = {
             "optimizer": self.optimizer,
             "loss": loss,
@@ -125,7 +134,6 @@ class Classifier(keras.Model):
     def compile_from_config(self, config):
         """Compiles as the saved model was, ready to go on training."""
         self.compile(**keras.saving.deserialize_keras_object(config))
-        self.optimizer.build(self.trainable_variables)
 
 
 class StagedClassifier(Classifier):
@@ -136,10 +144,11 @@ class StagedClassifier(Classifier):
     Args:
         gates: Positive int, number of gates.
         name: Optional string.
+        dtype: Optional dtype policy.
     """
 
-    def __init__(self, gates: int, name=None):
-        super().__init__(name=name)
+    def __init__(self, gates: int, name: str | None = None, dtype=None):
+        super().__init__(name=name, dtype=dtype)
         self.route_metrics = metrics_module.RouteMetrics(gates)
         self._tracked_metrics = self.route_metrics.all()
         self.stage = Supervised()

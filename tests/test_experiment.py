@@ -5,6 +5,7 @@ import csv
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import skipnet_tf
 from skipnet_tf import callbacks
@@ -48,7 +49,7 @@ def compiled():
 
 
 def test_a_resumed_log_replaces_the_epochs_that_are_run_again(tmp_path):
-    log = callbacks.CsvLog(str(tmp_path / "log.csv"))
+    log = callbacks.CsvLog(str(tmp_path / "log.csv"), callbacks.Steps())
     log.set_model(compiled())
     for epoch, loss in ((0, 3.0), (1, 2.0), (2, 1.0), (1, 2.5)):
         log.on_epoch_end(epoch, {"loss": loss})
@@ -97,13 +98,42 @@ def test_missing_weights_are_named(tmp_path):
         checkpoints.load_weights(compiled(), str(tmp_path / "nothing.keras"))
 
 
-def test_set_up_applies_precision_and_seed(tmp_path):
-    weights = []
-    for _ in range(2):
-        experiment.set_up(str(tmp_path), 7, mixed_precision="mixed_bfloat16")
-        assert keras.mixed_precision.dtype_policy().name == "mixed_bfloat16"
-        weights.append(compiled().get_weights()[0])
-    np.testing.assert_array_equal(*weights)
+def test_set_up_applies_the_precision_and_a_file_keeps_it(tmp_path):
+    experiment.set_up(str(tmp_path), mixed_precision="mixed_bfloat16")
+    assert keras.config.dtype_policy().name == "mixed_bfloat16"
+    compiled().save(tmp_path / "half.keras")
+    keras.config.set_dtype_policy("float32")
+    loaded = keras.saving.load_model(tmp_path / "half.keras")
+    block = loaded.gated_blocks[0].block
+    assert block.convolutions[0].compute_dtype == "bfloat16"
+    assert keras.config.dtype_policy().name == "float32"
+
+
+def test_the_last_evaluation_batch_leaves_no_replica_empty():
+    assert experiment.evaluation_batch(5000) == 500  # nothing left over
+    assert experiment.evaluation_batch(40) == 40
+    # 501 = 437 + 64: the first remainder that gives 64 replicas an image.
+    assert experiment.evaluation_batch(501) == 437
+
+
+class Manager:
+    checkpoints = ["run/ckpt-10", "run/ckpt-20"]
+
+    def save(self, checkpoint_number):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("finite", "good"), [(21, "ckpt-20"), (20, "ckpt-10"), (10, "none")]
+)
+def test_a_checkpoint_is_good_once_a_later_loss_was_finite(finite, good):
+    counter = callbacks.Steps()
+    saver = callbacks.Checkpoints(Manager(), counter)
+    counter.variable.assign(finite)
+    saver.on_epoch_end(0, {"loss": 1.0})
+    counter.variable.assign(30)
+    with pytest.raises(callbacks.TrainingDiverged, match=f"30; .*{good}. "):
+        saver.on_epoch_end(1, {"loss": float("nan")})
 
 
 def test_an_unknown_distribution_is_refused():
@@ -115,7 +145,8 @@ def test_a_checkpoint_brings_back_every_variable(tmp_path):
     model = skipnet_tf.cifar_skipnet(8, input_shape=(8, 8, 3))
     stage = skipnet_tf.HybridReinforce(alpha=0.5)
     model.compile(skipnet_tf.optimizers.SGD(0.1), stage=stage)
-    manager = checkpoints.manager(model, str(tmp_path))
+    steps = tf.Variable(3, dtype=tf.int64)
+    manager = checkpoints.manager(model, steps, str(tmp_path))
     images = np.random.default_rng(0).normal(size=(8, 8, 8, 3))
     labels = np.arange(8)
     model.fit(images, labels, verbose=0)
@@ -124,7 +155,9 @@ def test_a_checkpoint_brings_back_every_variable(tmp_path):
     before = [variable.numpy() for variable in variables]
     model.fit(images, labels, verbose=0)
     stage.alpha.assign(2.0)
+    steps.assign(4)
     manager.checkpoint.restore(manager.latest_checkpoint)
     for variable, value in zip(variables, before):
         np.testing.assert_array_equal(variable, value, err_msg=variable.path)
     assert float(stage.alpha) == 0.5
+    assert int(steps) == 3

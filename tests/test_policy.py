@@ -94,3 +94,19 @@ def test_forced_decisions_are_the_gates_column():
         decisions = policy.Forced(actions)(tf.zeros([3]), gate)
         np.testing.assert_array_equal(decisions, expected)
         assert decisions.dtype == tf.float32
+
+
+def test_an_image_draws_the_same_decisions_in_every_batch():
+    images = tf.random.stateless_normal([2000, 2, 2, 3], [1, 2])
+    everything = policy.Random(0.3, _SEED, images=images)
+    logits = tf.zeros([2000])
+    first, second = everything(logits, 0).numpy(), everything(logits, 1).numpy()
+    alone = [
+        policy.Random(0.3, _SEED, images=images[i : i + 1])(logits[:1], 0)[0]
+        for i in range(8)
+    ]
+    np.testing.assert_array_equal(first[:8], alone)
+    # 1,400 of 2,000 run: deviation sqrt(2000 * 0.3 * 0.7) = 20.5, 4 are 82.
+    assert abs(first.sum() - 1400) < 82
+    # Independent gates agree in 0.7^2 + 0.3^2 = 0.58 of the images, 1,160.
+    assert abs((first == second).sum() - 1160) < 88

@@ -62,7 +62,12 @@ def _define_what(defaults):
         "same otherwise, as in the paper.",
     )
     flags.DEFINE_bool("sp_from_base", False, "Start sp from the dense network.")
-    flags.DEFINE_bool("from_scratch", False, "Start hrl or rl untrained.")
+    flags.DEFINE_bool(
+        "from_scratch",
+        False,
+        "Start hrl or rl untrained (the paper's HRL+S); give them the steps "
+        "and the learning rate of sp then.",
+    )
     flags.DEFINE_string(
         "init_weights",
         None,

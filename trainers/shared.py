@@ -4,6 +4,7 @@ import json
 import os
 import sys
 
+import common_flags
 import keras
 import tensorflow as tf
 from absl import app
@@ -36,7 +37,13 @@ def run(main) -> None:
         logging.set_verbosity(logging.WARNING)
         try:
             main(argv)
-        except (ValueError, OSError, tf.errors.OpError) as error:
+        except (
+            ValueError,
+            ImportError,
+            OSError,
+            RuntimeError,
+            tf.errors.OpError,
+        ) as error:
             if os.environ.get("SKIPNET_TF_TRACEBACK"):
                 raise
             message = getattr(error, "message", None) or str(error)
@@ -53,10 +60,7 @@ def train(dataset: str) -> None:
     """
     values = flags.FLAGS
     experiment.set_up(
-        values.workdir,
-        values.seed,
-        values.deterministic,
-        values.mixed_precision,
+        values.workdir, values.deterministic, values.mixed_precision
     )
     splits = experiment.Data(
         name=dataset,
@@ -69,13 +73,16 @@ def train(dataset: str) -> None:
         seed=values.seed,
     )
     info = splits.describe()
+    _check_gating()
     for stage in values.stages:
         _check_start(stage)
         _check_settings(stage, dataset)
+    for stage in values.stages:
+        _write_settings(stage, dataset)
     with open(os.path.join(values.workdir, "flags.txt"), "w") as file:
         file.write(values.flags_into_string())
     strategy = experiment.make_strategy(values.distribution)
-    results, rows = {}, []
+    results, rows = _earlier_results(), []
     for stage in values.stages:
         plan = experiment.Plan(stage, _steps(stage), _maker(stage, info))
         results[stage] = experiment.run_stage(
@@ -157,8 +164,6 @@ def _optimizer(stage):
     elif schedule == "cosine":
         rate = skipnet_tf.schedules.cosine(rate, _steps(stage))
     if values.warmup_steps and not late:
-        if isinstance(rate, float):
-            rate = skipnet_tf.schedules.step_decay(rate, _steps(stage), ())
         rate = skipnet_tf.schedules.WarmUp(rate, values.warmup_steps, 0.01)
     return skipnet_tf.optimizers.SGD(
         rate, momentum=values.momentum, l2=values.l2
@@ -178,6 +183,15 @@ def _first_weights(stage):
     return os.path.join(values.workdir, before, "model.keras")
 
 
+def _check_gating():
+    values = flags.FLAGS
+    if (values.gating == "random") != (values.skip_rate > 0):
+        raise ValueError(
+            "--gating=random and a --skip_rate above 0 belong together. "
+            f"Received: --gating={values.gating} --skip_rate={values.skip_rate}"
+        )
+
+
 def _check_start(stage):
     """Refuses a stage whose start will be missing, before hours are spent."""
     values = flags.FLAGS
@@ -193,29 +207,52 @@ def _check_start(stage):
         )
 
 
-def _check_settings(stage, dataset):
-    """A stage's folder belongs to one setting; resuming must not mix two."""
-    values = flags.FLAGS
+def _settings(stage, dataset):
+    """The flags that matter to a stage."""
     later = {"base": _SP_FLAGS | _HRL_FLAGS, "sp": _HRL_FLAGS}.get(stage, set())
-    settings = {"dataset": dataset} | {
+    return {"dataset": dataset} | {
         flag.name: flag.value
-        for flag in values.flags_by_module_dict()["common_flags"]
+        for flag in flags.FLAGS.flags_by_module_dict()["common_flags"]
         if flag.name not in _FREE_FLAGS | later
     }
-    folder = os.path.join(values.workdir, stage)
-    path = os.path.join(folder, "settings.json")
-    if os.path.exists(path):
-        with open(path) as file:
-            before = json.load(file)
-        for name in sorted(settings):
-            if before.get(name) != settings[name]:
-                raise ValueError(
-                    f"{folder} holds a run with --{name}={before.get(name)}, "
-                    f"not {settings[name]}: give the same flags to resume "
-                    "it, or another --workdir"
-                )
+
+
+def _check_settings(stage, dataset):
+    """A stage's folder belongs to one setting; resuming must not mix two."""
+    folder = os.path.join(flags.FLAGS.workdir, stage)
+    if not any(
+        os.path.exists(os.path.join(folder, trace))
+        for trace in ("checkpoints", "result.json")
+    ):
+        return  # nothing was trained with what stands there
+    with open(os.path.join(folder, "settings.json")) as file:
+        before = json.load(file)
+    for name, value in sorted(_settings(stage, dataset).items()):
+        if before.get(name) != value:
+            raise ValueError(
+                f"{folder} holds a run with --{name}={before.get(name)}, "
+                f"not {value}: give the same flags to resume it, or another "
+                "--workdir"
+            )
+
+
+def _write_settings(stage, dataset):
+    folder = os.path.join(flags.FLAGS.workdir, stage)
     os.makedirs(folder, exist_ok=True)
-    experiment.write_json(path, settings)
+    experiment.write_json(
+        os.path.join(folder, "settings.json"), _settings(stage, dataset)
+    )
+
+
+def _earlier_results():
+    """What stages of earlier commands in the same work directory gave."""
+    found = {}
+    for stage in common_flags.STAGES:
+        path = os.path.join(flags.FLAGS.workdir, stage, "result.json")
+        if os.path.exists(path):
+            with open(path) as file:
+                found[stage] = json.load(file)
+    return found
 
 
 def _write_result(dataset, results):
