@@ -1,4 +1,4 @@
-"""Gates (Sec. 3.1, Fig. 3): features of a block to the logit of the next.
+"""Gates (Wang et al., 2018, Sec. 3.1, Fig. 3): features to logits.
 
 All share one form, `logits, state = gate(features, state)`, so that a network
 runs them without asking which kind they are; only `RecurrentGate` has a state.
@@ -81,9 +81,6 @@ class FeedForwardGateI(_FeedForwardGate):
 
     Raises:
         ValueError: If `init` is unknown.
-
-    Reference:
-        - [Wang et al., 2018](https://arxiv.org/abs/1711.09485)
     """
 
     def build(self, input_shape):
@@ -137,9 +134,6 @@ class FeedForwardGateII(_FeedForwardGate):
 
     Raises:
         ValueError: If `init` is unknown.
-
-    Reference:
-        - [Wang et al., 2018](https://arxiv.org/abs/1711.09485)
     """
 
     def build(self, input_shape):
@@ -292,9 +286,6 @@ class RecurrentGate(keras.layers.Layer):
 
     Raises:
         ValueError: If `units` is not positive or `init` is unknown.
-
-    Reference:
-        - [Wang et al., 2018](https://arxiv.org/abs/1711.09485)
     """
 
     def __init__(

@@ -134,7 +134,9 @@ def test_imposed_decisions_are_taken_image_by_image(signatures, skipnet):
 
 
 def test_actions_for_another_number_of_images_are_an_error(signatures):
-    with pytest.raises(tf.errors.InvalidArgumentError, match="one row for each"):
+    with pytest.raises(
+        tf.errors.InvalidArgumentError, match="one row for each"
+    ):
         signatures["forced"](
             images=tf.constant(pixels(3)), actions=tf.ones([1, 3])
         )

@@ -179,6 +179,13 @@ def test_empty_and_full_selections_run_conditionally(action):
     np.testing.assert_array_equal(conditional["gates"], actions)
 
 
+def test_a_network_skips_where_there_is_a_gpu(monkeypatch):
+    # Keras's own default would be XLA there, which skips nothing.
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda *_: ["GPU"])
+    assert skipnet().jit_compile is False
+    assert skipnet().backbone.jit_compile is False
+
+
 def test_an_open_route_is_the_dense_network():
     model = skipnet()
     pixels = images(4, 8, 8, 3)

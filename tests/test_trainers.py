@@ -42,6 +42,8 @@ def defined_flags():
         sp_steps=4,
         hrl_steps=4,
         batch_size=32,
+        alpha=0.1,
+        rl_weight=1.28,
         learning_rate=0.1,
         hrl_learning_rate=0.01,
         schedule="cosine",

@@ -29,6 +29,8 @@ if __name__ == "__main__":
         sp_steps=64_000,
         hrl_steps=10_000,
         batch_size=128,
+        alpha=0.1,
+        rl_weight=1.28,
         learning_rate=0.1,
         hrl_learning_rate=1e-4,
         schedule="step",

@@ -49,12 +49,20 @@ def _define_what(defaults):
     _number(
         "skip_rate", 0.0, "Share of blocks that --gating=random skips.", 1.0
     )
-    _number("alpha", 0.1, "Price of computation in the reward.")
+    _number(
+        "alpha",
+        defaults["alpha"],
+        "Price of computation in the reward.",
+    )
     flags.DEFINE_string(
         "beta", "1.0", 'Weight of the loss in the reward, or "alpha/N".'
     )
     _number("gamma", 1.0, "Discount of rewards, gate to gate.", 1.0)
-    _number("rl_weight", 1.28, "Weight of the policy loss, a mean over images.")
+    _number(
+        "rl_weight",
+        defaults["rl_weight"],
+        "Weight of the policy loss, a mean over images.",
+    )
     flags.DEFINE_bool(
         "block_costs",
         False,
