@@ -1,6 +1,5 @@
 """Checkpoints to resume from and weights to start from."""
 
-import contextlib
 import math
 import os
 import shutil
@@ -82,19 +81,22 @@ def load_weights(model: ResNet | SkipNet, path: str) -> None:
     candidates = [model]
     if isinstance(model, SkipNet):
         candidates.append(model.backbone)
+    reason = None
     for candidate in candidates:
-        with contextlib.suppress(ValueError, KeyError, OSError):
+        try:
             if path.endswith(".keras"):
                 saved = keras.saving.load_model(path, compile=False)
                 _copy_weights(saved, candidate)
             else:
                 candidate.load_weights(path)
             return
+        except (ValueError, KeyError, OSError) as error:
+            reason = error
     raise ValueError(
         f"`path` must hold weights of {model.name} or of its dense network. "
         f"Received: path={path}, which is of another architecture or not a "
         "weights file"
-    )
+    ) from reason
 
 
 def _copy_weights(source, target):

@@ -180,7 +180,7 @@ class ResNet(Classifier):
     @classmethod
     def from_config(cls, config):
         """A network with the constructor arguments in `config`."""
-        dtype = keras.saving.deserialize_keras_object(config["dtype"])
+        dtype = keras.saving.deserialize_keras_object(config.get("dtype"))
         return cls(**{**config, "dtype": dtype})
 
 

@@ -245,7 +245,7 @@ class SkipNet(StagedClassifier):
     @classmethod
     def from_config(cls, config):
         """A network with the constructor arguments in `config`."""
-        dtype = keras.saving.deserialize_keras_object(config["dtype"])
+        dtype = keras.saving.deserialize_keras_object(config.get("dtype"))
         return cls(**{**config, "dtype": dtype})
 
 
