@@ -4,10 +4,11 @@
 
 Accuracy against compute (Fig. 4 to 6), skip rate of each block (Fig. 10a) and
 the easiest and hardest images (Fig. 7), on the test split of the run, or on
-its validation split where it has none.
+its validation split where it has none; and the course of the training.
 """
 
 import argparse
+import csv
 import importlib.util
 import os
 import sys
@@ -100,6 +101,38 @@ def draw_accuracy_against_compute(
     figure.savefig(path, dpi=150)
 
 
+def draw_training_curves(
+    path: str, logs: dict[str, Sequence[dict]], title: str
+) -> None:
+    """Draws validation accuracy and executed blocks of stage after stage.
+
+    Args:
+        path: String, PNG file to write.
+        logs: Dict from stage to the rows of its `log.csv`.
+        title: String.
+    """
+    figure = _figure(7, 5.5, title)
+    accuracy, blocks = figure.subplots(2, 1, sharex=True)
+    first = 0
+    for stage, rows in logs.items():
+        epochs = first + np.arange(1, len(rows) + 1)
+        for axes, name in (
+            (accuracy, "val_accuracy"),
+            (blocks, "val_executed_blocks"),
+        ):
+            values = [100 * float(row.get(name, 1.0)) for row in rows]
+            axes.plot(epochs, values, "o-", markersize=3, label=stage)
+        first += len(rows)
+    accuracy.set_ylabel("accuracy in %")
+    blocks.set_ylabel("blocks executed in %")
+    blocks.set_xlabel("epoch, the stages one after the other")
+    for axes in (accuracy, blocks):
+        axes.grid(alpha=0.3)
+    handles, labels = accuracy.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(logs))
+    figure.savefig(path, dpi=150)
+
+
 def draw_skip_rate_per_block(
     path: str,
     open_rates: dict[str, np.ndarray],
@@ -168,7 +201,7 @@ def draw_easiest_and_hardest(
 
 
 def draw_all(workdir: str, out: str) -> None:
-    """Writes the three pictures of a run and prints its number of paths.
+    """Writes the pictures of a run and prints its number of paths.
 
     Args:
         workdir: String, the trainer's `--workdir`.
@@ -208,6 +241,11 @@ def draw_all(workdir: str, out: str) -> None:
         threshold_curve(gated[last], run.images(), dense),
         f"Accuracy against compute ({about})",
     )
+    draw_training_curves(
+        os.path.join(out, "training_curves.png"),
+        {stage: _log(workdir, stage) for stage in run.summaries},
+        f"Validation while training ({run.dataset})",
+    )
     draw_skip_rate_per_block(
         os.path.join(out, "skip_rate_per_block.png"),
         {stage: found.open_rates for stage, found in routes.items()},
@@ -224,6 +262,11 @@ def draw_all(workdir: str, out: str) -> None:
         f"{last}: {len(routes[last].labels)} images take "
         f"{routes[last].distinct_paths} distinct paths through {blocks} blocks."
     )
+
+
+def _log(workdir, stage):
+    with open(os.path.join(workdir, stage, "log.csv"), newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def _extremes(run, routes, class_names):

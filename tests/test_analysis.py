@@ -42,6 +42,8 @@ def workdir(divided, tmp_path_factory):
     for name, model in (("base", dense), ("sp", divided), ("hrl", divided)):
         (folder / name).mkdir()
         model.save(folder / name / "model.keras")
+        log = "epoch,val_accuracy,val_executed_blocks\n1,0.5,1.0\n2,0.9,0.6\n"
+        (folder / name / "log.csv").write_text(log)
         count = flops.count(model, (8, 8, 3)).dense
         found = evaluation.summary(evaluation.collect(model, batches()), count)
         stages[name] = {"validation": found}
@@ -56,7 +58,7 @@ def workdir(divided, tmp_path_factory):
     return str(folder)
 
 
-def test_a_run_gives_three_pictures_and_a_sentence(
+def test_a_run_gives_four_pictures_and_a_sentence(
     workdir, divided, tmp_path, capsys
 ):
     out = tmp_path / "new" / "pictures"
@@ -65,6 +67,7 @@ def test_a_run_gives_three_pictures_and_a_sentence(
         "accuracy_against_compute",
         "skip_rate_per_block",
         "easiest_and_hardest",
+        "training_curves",
     ):
         picture = tf.io.decode_png((out / f"{name}.png").read_bytes())
         height, width = picture.shape[:2]
