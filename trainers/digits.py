@@ -19,11 +19,11 @@ if __name__ == "__main__":
         depth=20,
         base_steps=500,
         sp_steps=500,
-        hrl_steps=700,
+        hrl_steps=1000,
         batch_size=64,
         # A weak policy gradient: these digits are easy, and gates that close
         # fast close for every image alike.
-        alpha=0.9,
+        alpha=0.7,
         rl_weight=0.3,
         learning_rate=0.1,
         hrl_learning_rate=0.04,
