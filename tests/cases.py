@@ -1,9 +1,11 @@
 """What the tests share: a tiny network, and every public layer once."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 import numpy as np
+import tensorflow as tf
 
 import skipnet_tf
 from skipnet_tf import blocks
@@ -136,3 +138,13 @@ LAYERS = {
         lambda: (*_maps(), _STATE),
     ),
 }
+
+
+@functools.cache
+def two_replicas():
+    """One strategy for the whole process.
+
+    A second one would number its collective operations from the start again,
+    and TensorFlow would take them for those of the first.
+    """
+    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])

@@ -311,7 +311,7 @@ def test_mistakes_are_named_before_anything_is_written(dense, tmp_path):
 
 
 def test_a_network_of_a_mirrored_strategy_is_exported(tmp_path):
-    with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+    with cases.two_replicas().scope():
         model = skipnet_tf.ResNet((1, 1), (2, 2), num_classes=3)
     path = export.export_saved_model(model, str(tmp_path), "digits")
     images = pixels(2)

@@ -11,8 +11,8 @@ import time
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 from absl import flags
+from cases import two_replicas
 
 from skipnet_tf import callbacks
 
@@ -156,10 +156,9 @@ def test_a_skip_rate_without_random_gating_is_refused(tmp_path):
 
 
 def test_stages_train_on_two_replicas(tmp_path, monkeypatch):
-    def two(distribution):
-        return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-
-    monkeypatch.setattr("skipnet_tf.experiment.make_strategy", two)
+    monkeypatch.setattr(
+        "skipnet_tf.experiment.make_strategy", lambda _: two_replicas()
+    )
     train(tmp_path, "--stages=hrl", "--from_scratch", "--schedule=constant")
     assert (tmp_path / "hrl" / "model.keras").exists()
     refused("multiple", tmp_path / "odd", "--stages=base", "--batch_size=31")

@@ -7,6 +7,7 @@ import tensorflow as tf
 from cases import images
 from cases import labels
 from cases import skipnet
+from cases import two_replicas
 
 import skipnet_tf
 from skipnet_tf import objectives
@@ -291,10 +292,6 @@ class Imposed(skipnet_tf.SkipNet):
         return super().route_with(images, policy.Forced(actions), training)
 
 
-def _strategy():
-    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-
-
 def _imposed():
     model = Imposed((1, 2), (4, 4), num_classes=3)
     # beta 2 and a batch of two halves: a policy loss that was summed instead
@@ -306,7 +303,7 @@ def _imposed():
 
 def test_two_replicas_train_to_the_weights_of_one():
     single = _imposed()
-    strategy = _strategy()
+    strategy = two_replicas()
     with strategy.scope():
         mirrored = _imposed()
     mirrored.set_weights(single.get_weights())
@@ -328,7 +325,7 @@ def test_two_replicas_train_to_the_weights_of_one():
 
 
 def test_replicas_draw_decisions_of_their_own():
-    strategy = _strategy()
+    strategy = two_replicas()
     with strategy.scope():
         model = _network()
         model.compile(_sgd(), stage=skipnet_tf.HybridReinforce())
