@@ -63,7 +63,16 @@ def train(workdir, *arguments, dataset="digits"):
 
 
 def test_one_command_runs_all_stages_and_prints_the_table(tmp_path, capsys):
-    train(tmp_path)
+    # Under a learning rate of 0 weights stay what they start from.
+    asked = ["--sp_from_base", "--learning_rate=0"]
+    train(tmp_path, *asked)
+    base, sp = (
+        keras.saving.load_model(tmp_path / stage / "model.keras")
+        for stage in ("base", "sp")
+    )
+    np.testing.assert_array_equal(
+        base.stem_conv.kernel, sp.backbone.stem_conv.kernel
+    )
     table = capsys.readouterr().out.split("thresholded policy:")[1]
     lines = [line.split() for line in table.strip().splitlines()]
     assert [line[0] for line in lines] == ["stage", "base", "sp", "hrl"]
@@ -81,21 +90,8 @@ def test_one_command_runs_all_stages_and_prints_the_table(tmp_path, capsys):
     assert np.shape(history) == (2, 2)  # 2 epochs, 3 blocks but the first
 
     before = (tmp_path / "hrl" / "model.keras").read_bytes()
-    train(tmp_path)  # all is done: nothing is trained again
+    train(tmp_path, *asked)  # all is done: nothing is trained again
     assert (tmp_path / "hrl" / "model.keras").read_bytes() == before
-
-
-def test_a_stage_starts_from_the_weights_of_the_one_before(tmp_path):
-    # A learning rate of 0 leaves weights as they start.
-    still = ["--learning_rate=0", "--sp_from_base", "--stages=base,sp"]
-    train(tmp_path, *still)
-    base, sp = (
-        keras.saving.load_model(tmp_path / stage / "model.keras")
-        for stage in ("base", "sp")
-    )
-    np.testing.assert_array_equal(
-        base.stem_conv.kernel, sp.backbone.stem_conv.kernel
-    )
 
 
 def refused(match, tmp_path, *arguments, **options):
@@ -142,9 +138,10 @@ def test_a_disk_too_small_for_checkpoints_is_refused(tmp_path, monkeypatch):
     refused("MB free", tmp_path, "--stages=base")
 
 
-def test_a_refused_command_does_not_bind_its_work_directory(tmp_path):
+def test_a_work_directory_is_bound_by_what_was_trained_in_it(tmp_path):
     refused("depth", tmp_path, "--stages=base", "--depth=9")
     train(tmp_path, "--stages=base")
+    refused("--depth=8, not 14", tmp_path, "--stages=base", "--depth=14")
     train(tmp_path, "--stages=sp")  # a later command adds its stage
     result = json.loads((tmp_path / "result.json").read_text())
     assert list(result["stages"]) == ["base", "sp"]
@@ -162,11 +159,6 @@ def test_stages_train_on_two_replicas(tmp_path, monkeypatch):
     train(tmp_path, "--stages=hrl", "--from_scratch", "--schedule=constant")
     assert (tmp_path / "hrl" / "model.keras").exists()
     refused("multiple", tmp_path / "odd", "--stages=base", "--batch_size=31")
-
-
-def test_other_settings_in_the_same_work_directory_are_refused(tmp_path):
-    train(tmp_path, "--stages=base")
-    refused("--depth=8, not 14", tmp_path, "--stages=base", "--depth=14")
 
 
 def test_a_batch_larger_than_the_data_is_refused(tmp_path):
