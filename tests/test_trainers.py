@@ -8,20 +8,17 @@ import subprocess
 import sys
 import time
 
+import common_flags
 import keras
 import numpy as np
 import pytest
+import shared
 from absl import flags
 from cases import two_replicas
 
 from skipnet_tf import callbacks
 
 ROOT = pathlib.Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT / "trainers"))
-
-import common_flags  # noqa: E402
-import shared  # noqa: E402  (a script's module, found through the line above)
-
 TINY = [
     "--depth=8",
     "--batch_size=32",
