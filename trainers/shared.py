@@ -19,10 +19,20 @@ from skipnet_tf import experiment
 # May differ when the same command is given again to resume a run.
 _FREE_FLAGS = {"workdir", "data_dir", "download", "stages", "checkpoint_steps"}
 # What later stages depend on, of no concern to the stages before them.
-_SP_FLAGS = {"gate", "gate_init", "gating", "skip_rate", "sp_from_base"} | {
-    "sp_steps"
+_SP_FLAGS = {
+    "gate",
+    "gate_init",
+    "gating",
+    "skip_rate",
+    "sp_from_base",
+    "sp_steps",
 }
-_HRL_FLAGS = {"alpha", "beta", "gamma", "rl_weight", "block_costs"} | {
+_HRL_FLAGS = {
+    "alpha",
+    "beta",
+    "gamma",
+    "rl_weight",
+    "block_costs",
     "from_scratch",
     "hrl_steps",
     "hrl_learning_rate",
