@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterator
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from skipnet_tf import flops
@@ -179,6 +180,20 @@ class BatchNormalization(keras.layers.Layer):
             value = tf.convert_to_tensor(moving)
             moving.assign(value + (1.0 - _MOMENTUM) * (batch - value))
         return outputs
+
+    def scale_and_offset(self) -> tuple[np.ndarray, np.ndarray]:
+        """What inference multiplies by and adds, float64 `(channels,)`."""
+        gamma, beta, mean, variance = (
+            keras.ops.convert_to_numpy(weight).astype("float64")
+            for weight in (
+                self.gamma,
+                self.beta,
+                self.moving_mean,
+                self.moving_variance,
+            )
+        )
+        scale = gamma / np.sqrt(variance + _EPSILON)
+        return scale, beta - mean * scale
 
     def _fused(self, inputs, mean=None, variance=None):
         training = mean is None

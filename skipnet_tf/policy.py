@@ -4,6 +4,10 @@ A policy is called once per gate, in the order of the blocks:
 `policy(logits, gate)` with float32 logits `(batch,)` of running the block and
 the gate's index. It returns float32 decisions `(batch,)`: 1 runs the block,
 0 skips it, and only `Soft` gives anything between.
+
+The policies of inference can also say all their decisions in advance:
+`cutoffs(batch, gates)`, float32 `(batch, gates)`, the logits from which on a
+block runs. Minus infinity always runs it, plus infinity never.
 """
 
 import dataclasses
@@ -61,6 +65,13 @@ class Thresholded:
         runs = tf.sigmoid(logits) >= tf.cast(self.threshold, logits.dtype)
         return tf.cast(runs, logits.dtype)
 
+    def cutoffs(self, batch: tf.Tensor, gates: int) -> tf.Tensor:
+        """The threshold's log-odds: cheaper to compare than probabilities."""
+        threshold = tf.cast(self.threshold, tf.float64)
+        log_odds = tf.math.log(threshold) - tf.math.log1p(-threshold)
+        columns = tf.reshape(tf.cast(log_odds, tf.float32), [-1, 1])
+        return tf.broadcast_to(columns, [batch, gates])
+
 
 @dataclasses.dataclass(frozen=True)
 class Random:
@@ -90,6 +101,12 @@ class Random:
         runs = tf.cast(uniform >= self.rate, logits.dtype)
         return tf.broadcast_to(runs, tf.shape(logits))
 
+    def cutoffs(self, batch: tf.Tensor, gates: int) -> tf.Tensor:
+        """Infinite: the logits have no say."""
+        unread = tf.zeros([batch])
+        decisions = [self(unread, gate) for gate in range(gates)]
+        return _imposed(tf.stack(decisions, axis=1))
+
 
 @dataclasses.dataclass(frozen=True)
 class Forced:
@@ -103,6 +120,15 @@ class Forced:
 
     def __call__(self, logits: tf.Tensor, gate: int) -> tf.Tensor:
         return tf.cast(self.actions[:, gate], logits.dtype)
+
+    def cutoffs(self, batch: tf.Tensor, gates: int) -> tf.Tensor:
+        """Infinite: the logits have no say."""
+        return _imposed(self.actions)
+
+
+def _imposed(decisions):
+    infinity = tf.constant(float("inf"))
+    return tf.where(decisions >= 0.5, -infinity, infinity)
 
 
 def _uniform_of(images, seed):

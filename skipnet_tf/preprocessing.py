@@ -17,6 +17,10 @@ import tensorflow as tf
 _CROP_SIDE = 224
 _SHORTER_SIDE = 256
 
+# Far more than any photograph needs; decoded, an image of that many pixels
+# takes 192 MiB. A file of a few bytes can claim to hold a thousand times that.
+MAX_PIXELS = 2**26
+
 # Black pixels put around an image before a window of its own size is drawn.
 _PADDING = {"crop_flip": 4, "shift": 1}
 
@@ -150,6 +154,62 @@ class Preprocessing:
         # and the part is seldom much larger than the input.
         image = _resize(image, (self.size, self.size), antialias=False)
         return tf.image.stateless_random_flip_left_right(image, flip_seed)
+
+
+def checked(encoded: tf.Tensor) -> tf.Tensor:
+    """A file from anybody, if it is safe to decode by what its header says.
+
+    Args:
+        encoded: String scalar.
+
+    Returns:
+        `encoded`.
+
+    Raises:
+        tf.errors.InvalidArgumentError: When it runs, if it is neither JPEG
+            nor PNG or claims to have more than `MAX_PIXELS` pixels.
+    """
+    # Padded, so that every file has the bytes that are looked at.
+    header = tf.strings.substr(encoded, 0, 24) + 24 * "\0"
+    is_jpeg = tf.strings.substr(header, 0, 3) == b"\xff\xd8\xff"
+    is_png = tf.strings.substr(header, 0, 8) == b"\x89PNG\r\n\x1a\n"
+    known = require(is_jpeg | is_png, "images must be JPEG or PNG files")
+    with tf.control_dependencies([known]):
+        size = tf.cond(
+            is_jpeg,
+            lambda: tf.io.extract_jpeg_shape(encoded)[:2],
+            lambda: _png_size(header),
+        )
+    # Two 32-bit numbers of a header, which may be anything.
+    pixels = tf.reduce_prod(tf.cast(size, tf.float64))
+    fits = require(
+        (tf.reduce_min(size) > 0) & (pixels <= MAX_PIXELS),
+        f"images must have 1 to {MAX_PIXELS} pixels; height, width:",
+        size,
+    )
+    with tf.control_dependencies([fits]):
+        return tf.identity(encoded)
+
+
+def require(condition: tf.Tensor, *message: str | tf.Tensor) -> tf.Operation:
+    """An operation that fails with a message unless a condition holds.
+
+    `tf.debugging.assert_*` put theirs in a conditional, which costs time in a
+    small network.
+    """
+    return tf.raw_ops.Assert(
+        condition=condition,
+        data=[tf.convert_to_tensor(part) for part in message],
+    )
+
+
+def _png_size(header):
+    """Height and width, from the 8 bytes that begin the first chunk."""
+    # Big-endian, width first.
+    bytes_ = tf.io.decode_raw(tf.strings.substr(header, 16, 8), tf.uint8)
+    digits = tf.reshape(tf.cast(bytes_, tf.int32), (2, 4))
+    places = tf.constant([1 << 24, 1 << 16, 1 << 8, 1])
+    return tf.reduce_sum(digits * places, axis=1)[::-1]
 
 
 def _decode_any(encoded):

@@ -1,0 +1,139 @@
+"""A SavedModel in a plain session, which is how TF Serving loads it.
+
+`tf.saved_model.load` goes another way through TensorFlow and accepts graphs
+that a server fails on.
+"""
+
+import dataclasses
+import os
+import re
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.core.protobuf import meta_graph_pb2
+from tensorflow.core.protobuf import saved_model_pb2
+
+
+@dataclasses.dataclass(frozen=True)
+class Executed:
+    """An operation that ran.
+
+    Attributes:
+        name: String, with the functions that it was inlined from.
+        op: String, its kind.
+        rows: Int, size of the first output's first dimension; 0 for a scalar.
+    """
+
+    name: str
+    op: str
+    rows: int
+
+
+def read_meta_graph(path: str) -> meta_graph_pb2.MetaGraphDef:
+    """The graph and signatures of a version.
+
+    Args:
+        path: String, the version's folder.
+
+    Returns:
+        The meta graph tagged "serve".
+
+    Raises:
+        ValueError: If there is none.
+    """
+    file = os.path.join(path, "saved_model.pb")
+    saved = saved_model_pb2.SavedModel()
+    try:
+        with tf.io.gfile.GFile(file, "rb") as opened:
+            saved.ParseFromString(opened.read())
+    except (tf.errors.OpError, ValueError, IOError) as error:
+        raise ValueError(
+            f"`path` must be the folder of a version. Received: path={path}, "
+            f"in which saved_model.pb cannot be read"
+        ) from error
+    for meta_graph in saved.meta_graphs:
+        if "serve" in meta_graph.meta_info_def.tags:
+            return meta_graph
+    raise ValueError(
+        '`path` must hold a graph tagged "serve", as TF Serving asks for. '
+        f"Received: path={path}"
+    )
+
+
+class Session:
+    """A graph of constants, ready to answer.
+
+    Args:
+        meta_graph: What `read_meta_graph` returned.
+        threads: Int, for the operations of one call; the first session of a
+            process decides for all. Defaults to `0`, one for each core.
+    """
+
+    def __init__(
+        self, meta_graph: meta_graph_pb2.MetaGraphDef, threads: int = 0
+    ):
+        self.signatures = dict(meta_graph.signature_def)
+        config = tf.compat.v1.ConfigProto(
+            intra_op_parallelism_threads=threads,
+            inter_op_parallelism_threads=threads,
+        )
+        graph = tf.Graph()
+        with graph.as_default():
+            tf.compat.v1.train.import_meta_graph(meta_graph)
+            self._session = tf.compat.v1.Session(graph=graph, config=config)
+        self._callables = {}
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self._session.close()
+
+    def run(self, signature: str, **inputs: np.ndarray) -> dict:
+        """Outputs of a signature, by name, as arrays."""
+        names = (signature, *sorted(inputs))
+        if names not in self._callables:
+            fetched, fed = self._tensors(signature, inputs)
+            self._callables[names] = self._session.make_callable(
+                fetched, list(fed.values())
+            )
+        values = self._callables[names](*(inputs[n] for n in names[1:]))
+        return dict(zip(self.signatures[signature].outputs, values))
+
+    def trace(
+        self, signature: str, **inputs: np.ndarray
+    ) -> tuple[dict, list[Executed]]:
+        """Outputs, and every operation that really ran."""
+        fetched, fed = self._tensors(signature, inputs)
+        metadata = tf.compat.v1.RunMetadata()
+        values = self._session.run(
+            fetched,
+            {tensor: inputs[name] for name, tensor in fed.items()},
+            options=tf.compat.v1.RunOptions(
+                trace_level=tf.compat.v1.RunOptions.FULL_TRACE
+            ),
+            run_metadata=metadata,
+        )
+        ran = [
+            _executed(node)
+            for device in metadata.step_stats.dev_stats
+            for node in device.node_stats
+        ]
+        outputs = dict(zip(self.signatures[signature].outputs, values))
+        return outputs, [operation for operation in ran if operation]
+
+    def _tensors(self, signature, inputs):
+        found = self.signatures[signature]
+        fed = {name: found.inputs[name].name for name in sorted(inputs)}
+        return [output.name for output in found.outputs.values()], fed
+
+
+def _executed(node):
+    label = re.match(r"(\S+) = (\w+)\(", node.timeline_label)
+    if not label:
+        return None
+    rows = 0
+    if node.output:
+        sizes = node.output[0].tensor_description.shape.dim
+        rows = sizes[0].size if sizes else 0
+    return Executed(*label.groups(), rows)
