@@ -15,6 +15,8 @@ from skipnet_tf.skipnet import SkipNet
 from skipnet_tf.stages import HybridReinforce
 from skipnet_tf.stages import Reinforce
 from skipnet_tf.stages import Supervised
+from skipnet_tf.verification import VerificationError
+from skipnet_tf.verification import verify_saved_model
 
 __version__ = "0.1.0"
 
@@ -24,6 +26,7 @@ __all__ = [
     "ResNet",
     "SkipNet",
     "Supervised",
+    "VerificationError",
     "cifar_resnet",
     "cifar_skipnet",
     "export_saved_model",
@@ -34,4 +37,5 @@ __all__ = [
     "objectives",
     "optimizers",
     "schedules",
+    "verify_saved_model",
 ]

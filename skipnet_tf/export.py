@@ -2,32 +2,41 @@
 
 The exported network takes pixels or encoded images and computes, image by
 image, only the blocks it decides to execute (Eq. 1). A version appears
-complete and compared with the Keras model, or not at all.
+complete, compared with the Keras model and verified, or not at all.
 """
 
-import contextlib
 import functools
+import json
 import os
-import shutil
-from collections.abc import Iterator
+from collections.abc import Mapping
 from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
+from tensorflow.python.saved_model import fingerprinting_utils
 
 from skipnet_tf import evaluation
+from skipnet_tf import model_card
+from skipnet_tf import policy
 from skipnet_tf import preprocessing as preprocessings
+from skipnet_tf import serving
+from skipnet_tf import sessions
+from skipnet_tf import verification
+from skipnet_tf import versions
+from skipnet_tf.frozen import PRECISIONS
+from skipnet_tf.frozen import FrozenNetwork
 from skipnet_tf.preprocessing import Preprocessing
 from skipnet_tf.resnet import ResNet
+from skipnet_tf.signatures import Signatures
 from skipnet_tf.skipnet import SkipNet
 
-# Versions being written; TF Serving ignores names that are not integers.
-_WRITING = ".writing"
-
 _CHECKED_IMAGES = 3
-_CHECKED_SIZE = 32  # pixels, where the preprocessing has no size of its own
-_LOGIT_TOLERANCE = 1e-4  # of the largest logit
-_CLOSE_TO_THRESHOLD = 1e-5  # such a decision may turn with the last digit
+_DEFAULT_SIZE = 32  # pixels, where neither preprocessing nor network has one
+
+# Largest difference of logits, as a part of the largest, and of a probability
+# from its threshold where a decision may turn, on the same path.
+_TOLERANCES = {"float32": (1e-4, 1e-5), "bfloat16": (5e-2, 5e-2)}
 
 
 def export_saved_model(
@@ -37,28 +46,32 @@ def export_saved_model(
     forced: bool = False,
     class_names: Sequence[str] = (),
     top: int = 5,
+    precision: str = "float32",
+    warmup_batches: Sequence[int] = (1, 8),
+    card: Mapping | None = None,
 ) -> str:
     """Writes the next version of a SavedModel.
 
-    Signatures, outputs of each with the batch first:
+    Signatures, inputs and outputs of each with the batch first:
 
     - `serving_default`: `images`, uint8 pixels `(batch, height, width, 3)`,
       normalised, never resized.
-    - `image_bytes`: `bytes`, encoded images `(batch,)`, decoded, resized and
-      cropped as in evaluation.
+    - `image_bytes`: `bytes`, JPEG or PNG files `(batch,)`, decoded, resized
+      and cropped as in evaluation.
+    - `tunable`, of a network with gates: `images`, and `threshold` float32
+      `(batch,)` in [0, 1]; a block runs where its probability is at least the
+      image's threshold, never at 1.
     - `forced`: `images`, and `actions` float32 `(batch, gates)`, decisions to
-      impose, 1 executes a block.
+      impose, 1 executes a block; the gates are computed all the same.
 
     Outputs: `logits` and `probabilities` `(batch, classes)`, `classes` int64
     `(batch, top)`, `class_names` `(batch, top)` where known,
     `gate_probabilities` and `gates` `(batch, gates)`, `macs` int64 `(batch,)`,
     multiply-adds spent on each image, gates included.
 
-    The network is exported in float32 and with conditional execution,
-    whatever it was trained with.
-
     Args:
-        model: A `SkipNet` or dense `ResNet`.
+        model: A `SkipNet` or dense `ResNet`, of any dtype policy and
+            execution.
         directory: String, folder of the versions; made if missing.
         preprocessing: Name of a data set, see `preprocessing.get`, or a
             `Preprocessing`.
@@ -66,97 +79,41 @@ def export_saved_model(
         class_names: Sequence of strings, one for each class. Defaults to
             `()`, unknown.
         top: Positive int, classes to return, at most all. Defaults to `5`.
+        precision: `"float32"` or `"bfloat16"`, of the convolutions; gates and
+            classifier are float32 in any case. Defaults to `"float32"`.
+        warmup_batches: Sequence of positive ints, images in the requests that
+            a server answers before it is ready. Defaults to `(1, 8)`.
+        card: Optional mapping of strings to JSON values, further facts for
+            `model_card.json`, such as accuracy and flags.
 
     Returns:
         String, the folder of the new version.
 
     Raises:
         ValueError: If an argument is not as described.
-        RuntimeError: If the exported network and the Keras model disagree;
-            then there is no new version.
+        VerificationError: If the exported network and the Keras model
+            disagree, or `verify_saved_model` finds it unfit; then there is no
+            new version.
     """
-    _check_arguments(model, forced, class_names, top)
+    _check_arguments(model, forced, class_names, top, precision)
+    _check_batches(warmup_batches)
     recipe = _find_preprocessing(preprocessing)
+    size = recipe.size or model.get_config()["input_shape"][0] or _DEFAULT_SIZE
+    facts = model_card.facts(model, recipe, precision, size, card or {})
     network = _float32(model)
-    served = _Served(network, recipe, tuple(class_names), top)
-    signatures = {
-        "serving_default": served.images,
-        "image_bytes": served.image_bytes,
-    }
-    if forced:
-        signatures["forced"] = served.forced
-    with _new_version(directory) as (folder, version):
-        tf.saved_model.save(served, folder, signatures=signatures)
-        _compare(folder, network, recipe)
+    signatures = Signatures(
+        FrozenNetwork(network, precision), network, recipe, class_names, top
+    ).functions(forced)
+    with versions.new_version(directory) as (folder, version):
+        tf.saved_model.save(tf.Module(), folder, signatures=signatures)
+        _slim(folder)
+        requests = _warmup_requests(signatures, warmup_batches, size)
+        serving.write(folder, requests)
+        facts["signatures"] = sorted(signatures)
+        with open(os.path.join(folder, "model_card.json"), "w") as file:
+            json.dump(facts, file, indent=2)
+        _check(folder, network, recipe, precision, size)
     return version
-
-
-class _Served(tf.Module):
-    """The signatures, around one traced network that they share."""
-
-    def __init__(self, network, recipe, class_names, top):
-        super().__init__(name="served")
-        self._recipe = recipe
-        self._class_names = class_names
-        self._top = min(top, network.num_classes)
-        # The variables alone: a checkpoint without Keras's metrics.
-        self.weights = [weight.value for weight in network.weights]
-        pixels = tf.TensorSpec((None, None, None, 3), tf.uint8, "images")
-        encoded = tf.TensorSpec((None,), tf.string, "bytes")
-        normalised = tf.TensorSpec((None, None, None, 3), tf.float32)
-        # Traced once for all signatures. A closure, because a Keras model
-        # as an attribute would be saved with everything it has.
-        route = functools.partial(evaluation.route, network)
-        self._decided = _function(route, normalised)
-        self.images = _function(self._from_pixels, pixels)
-        self.image_bytes = _function(self._from_bytes, encoded)
-        if isinstance(network, SkipNet):
-            actions = tf.TensorSpec(
-                (None, len(network.gates)), tf.float32, "actions"
-            )
-            self._imposed = _function(route, normalised, actions)
-            self.forced = _function(self._from_pixels, pixels, actions)
-
-    def _from_bytes(self, encoded):
-        # Decoders and resizing take one image.
-        size = self._recipe.size
-        pixels = tf.map_fn(
-            self._recipe.decode,
-            encoded,
-            fn_output_signature=tf.TensorSpec((size, size, 3), tf.uint8),
-        )
-        return self._from_pixels(pixels)
-
-    def _from_pixels(self, images, actions=None):
-        normalised = self._recipe.normalise(images)
-        if actions is None:
-            return self._answer(self._decided(normalised))
-        return self._answer(self._imposed(normalised, actions))
-
-    def _answer(self, routed):
-        classes = tf.math.top_k(routed["logits"], self._top).indices
-        answer = {
-            "logits": routed["logits"],
-            "probabilities": tf.nn.softmax(routed["logits"]),
-            "classes": tf.cast(classes, tf.int64),
-            "gate_probabilities": routed["probabilities"],
-            "gates": routed["gates"],
-            "macs": routed["macs"],
-        }
-        if self._class_names:
-            names = tf.constant(self._class_names)
-            answer["class_names"] = tf.gather(names, classes)
-        return answer
-
-
-def _function(python_function, *signature):
-    # XLA has no shapes that depend on decisions, and TF Serving refuses it.
-    return tf.function(
-        python_function,
-        input_signature=signature,
-        autograph=False,
-        jit_compile=False,
-    )
 
 
 def _float32(model):
@@ -171,90 +128,107 @@ def _float32(model):
     return copy
 
 
-@contextlib.contextmanager
-def _new_version(directory: str) -> Iterator[tuple[str, str]]:
-    """Yields a temporary folder and the name it gets if all goes well."""
-    try:
-        os.makedirs(directory, exist_ok=True)
-        temporary, version = _reserve(directory)
-    except OSError as error:
-        raise ValueError(
-            "`directory` must be a folder that can be written. "
-            f"Received: directory={directory} ({error.strerror})"
-        ) from error
-    try:
-        yield temporary, version
-        os.rename(temporary, version)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+def _slim(folder):
+    """Removes notes of static shapes, a fifth of a small network's file."""
+    path = os.path.join(folder, "saved_model.pb")
+    saved = saved_model_pb2.SavedModel()
+    with open(path, "rb") as file:
+        saved.ParseFromString(file.read())
+    for function in saved.meta_graphs[0].graph_def.library.function:
+        for node in function.node_def:
+            node.attr.pop("_output_shapes", None)
+        for argument in function.arg_attr.values():
+            argument.attr.pop("_output_shapes", None)
+    with open(path, "wb") as file:
+        file.write(saved.SerializeToString(deterministic=True))
+    fingerprinting_utils.write_fingerprint(folder)
 
 
-def _reserve(directory):
-    while True:
-        names = [n.removesuffix(_WRITING) for n in os.listdir(directory)]
-        number = 1 + max((int(n) for n in names if n.isdecimal()), default=0)
-        version = os.path.join(directory, str(number))
-        temporary = version + _WRITING
-        try:
-            os.mkdir(temporary)
-        except FileExistsError:
-            continue  # another export took this number just now
-        if not os.path.exists(version):
-            return temporary, version
-        os.rmdir(temporary)  # ... and has even finished
+def _warmup_requests(signatures, batches, size):
+    """Each signature for pixels and files, with all and with no blocks."""
+    requests = []
+    for batch in batches:
+        images = np.full((batch, size, size, 3), 128, np.uint8)
+        file = tf.io.encode_png(images[0]).numpy()
+        requests.append(("serving_default", {"images": images}))
+        requests.append(("image_bytes", {"bytes": np.array([file] * batch)}))
+        for threshold in (0, 1) if "tunable" in signatures else ():
+            threshold = np.full(batch, threshold, np.float32)
+            inputs = {"images": images, "threshold": threshold}
+            requests.append(("tunable", inputs))
+    return requests
 
 
-def _compare(folder, network, recipe):
-    """Loads a SavedModel and raises if it is another network."""
-    size = recipe.size or _CHECKED_SIZE
+def _check(folder, network, recipe, precision, size):
+    """Loads what was written as a server does and raises if it is unfit."""
+    meta_graph = sessions.read_meta_graph(folder)
+    # Accelerators round as they please.
+    with sessions.Session(meta_graph) as session, tf.device("CPU:0"):
+        _compare(session, network, recipe, precision, size)
+        verification.verify_loaded(folder, meta_graph, session)
+
+
+def _compare(session, network, recipe, precision, size):
     shape = (_CHECKED_IMAGES, size, size, 3)
     random = np.random.default_rng(0)
     images = random.integers(0, 256, shape, np.uint8)
-    check = functools.partial(_check_same, getattr(network, "threshold", 0.5))
-    with tf.device("CPU:0"):  # accelerators round as they please
-        signatures = tf.saved_model.load(folder).signatures
-        normalised = recipe.normalise(images)
-        expected = evaluation.route(network, normalised)
-        check(expected, signatures["serving_default"](images=images))
-        encoded = tf.stack([tf.io.encode_png(image) for image in images])
-        decoded = tf.stack([recipe.decode(image) for image in encoded])
-        check(
-            evaluation.route(network, recipe.normalise(decoded)),
-            signatures["image_bytes"](bytes=encoded),
+    same = functools.partial(_check_same, network, precision)
+    pixels = recipe.normalise(images)
+    same(pixels, session.run("serving_default", images=images))
+    files = np.array([tf.io.encode_png(image).numpy() for image in images])
+    decoded = tf.stack([recipe.decode(file) for file in files])
+    same(recipe.normalise(decoded), session.run("image_bytes", bytes=files))
+    if "tunable" in session.signatures:
+        threshold = np.array([0.3, 0.5, 0.7], np.float32)
+        answer = session.run("tunable", images=images, threshold=threshold)
+        same(pixels, answer, policy.Thresholded(threshold))
+    if "forced" in session.signatures:
+        actions = random.integers(0, 2, (_CHECKED_IMAGES, len(network.gates)))
+        actions = actions.astype(np.float32)
+        answer = session.run("forced", images=images, actions=actions)
+        same(pixels, answer, policy.Forced(tf.constant(actions)))
+
+
+def _check_same(network, precision, images, got, decide=None):
+    """Compares an answer with the Keras model's on the same path."""
+    tolerance, margin = _TOLERANCES[precision]
+    gated = isinstance(network, SkipNet)
+    routed = evaluation.route(network, images, got["gates"] if gated else None)
+    verification.check_logits(
+        routed["logits"].numpy(), got["logits"], tolerance, "the Keras model"
+    )
+    if (routed["macs"].numpy() != got["macs"]).any():
+        raise verification.VerificationError(
+            "the exported network counts other multiply-adds than the model"
         )
-        if "forced" in signatures:
-            actions = random.integers(0, 2, expected["gates"].shape)
-            actions = tf.constant(actions, tf.float32)
-            check(
-                evaluation.route(network, normalised, actions),
-                signatures["forced"](images=images, actions=actions),
-            )
+    if gated:
+        _check_decisions(network, images, routed, got, decide, margin)
 
 
-def _check_same(threshold, expected, got):
-    margin = np.abs(expected["probabilities"].numpy() - threshold)
-    sure = (margin >= _CLOSE_TO_THRESHOLD).all(axis=1)
-    logits = expected["logits"].numpy()
-    largest = np.abs(logits).max()
-    difference = np.abs(got["logits"].numpy() - logits)[sure].max(initial=0)
-    # Not `>`: a comparison with NaN must fail.
-    if not difference <= _LOGIT_TOLERANCE * largest:
-        raise RuntimeError(
-            "the exported network does not compute what the Keras model "
-            f"does: logits differ by {difference:.2g}, the largest is "
-            f"{largest:.2g}"
+def _check_decisions(network, images, routed, got, decide, margin):
+    if decide is None:
+        decide = network.stage.inference_policy(network.threshold, images)
+    probabilities = routed["probabilities"].numpy()
+    # Within rounding of the probability, whoever may be right.
+    low, high = (
+        np.stack(
+            [
+                decide(tf.math.log(p) - tf.math.log1p(-p), gate)
+                for gate, p in enumerate(
+                    (probabilities + shift).clip(0, 1).transpose()
+                )
+            ],
+            axis=1,
         )
-    for name in ("gates", "macs"):
-        different = expected[name].numpy() != got[name].numpy()
-        if different[sure].any():
-            raise RuntimeError(
-                "the exported network does not decide what the Keras model "
-                f"does: {name} differ"
-            )
+        for shift in (-margin, margin)
+    )
+    if ((got["gates"] < low) | (got["gates"] > high)).any():
+        raise verification.VerificationError(
+            "the exported network does not decide what the Keras model does"
+        )
 
 
-def _check_arguments(model, forced, class_names, top):
+def _check_arguments(model, forced, class_names, top, precision):
     ours = isinstance(model, (ResNet, SkipNet))
     _expect(ours, "`model` must be a SkipNet or ResNet", model)
     channels = model.get_config()["input_shape"][-1]
@@ -266,10 +240,23 @@ def _check_arguments(model, forced, class_names, top):
         f"`class_names` must hold {model.num_classes} names, one per class",
         class_names,
     )
-    positive = isinstance(top, int) and top > 0
-    _expect(positive, "`top` must be a positive int", top)
+    _expect(_positive(top), "`top` must be a positive int", top)
+    known = precision in PRECISIONS
+    _expect(known, f"`precision` must be one of {PRECISIONS}", precision)
     outside = not tf.distribute.has_strategy()
     _expect(outside, "export outside of a strategy's scope", "a call inside")
+
+
+def _check_batches(batches):
+    _expect(
+        all(_positive(batch) for batch in batches),
+        "`warmup_batches` must be positive ints",
+        batches,
+    )
+
+
+def _positive(number):
+    return isinstance(number, int) and number > 0
 
 
 def _expect(correct, expected, received):

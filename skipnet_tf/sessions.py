@@ -129,7 +129,8 @@ class Session:
 
 
 def _executed(node):
-    label = re.match(r"(\S+) = (\w+)\(", node.timeline_label)
+    # What an operation allocated may stand before its name.
+    label = re.search(r"(\S+) = (\w+)\(", node.timeline_label)
     if not label:
         return None
     rows = 0
