@@ -7,6 +7,7 @@ that a server fails on.
 import dataclasses
 import os
 import re
+from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
@@ -81,7 +82,6 @@ class Session:
         with graph.as_default():
             tf.compat.v1.train.import_meta_graph(meta_graph)
             self._session = tf.compat.v1.Session(graph=graph, config=config)
-        self._callables = {}
 
     def __enter__(self):
         return self
@@ -91,41 +91,44 @@ class Session:
 
     def run(self, signature: str, **inputs: np.ndarray) -> dict:
         """Outputs of a signature, by name, as arrays."""
-        names = (signature, *sorted(inputs))
-        if names not in self._callables:
-            fetched, fed = self._tensors(signature, inputs)
-            self._callables[names] = self._session.make_callable(
-                fetched, list(fed.values())
-            )
-        values = self._callables[names](*(inputs[n] for n in names[1:]))
-        return dict(zip(self.signatures[signature].outputs, values))
+        return self._run(signature, inputs)
 
     def trace(
         self, signature: str, **inputs: np.ndarray
     ) -> tuple[dict, list[Executed]]:
         """Outputs, and every operation that really ran."""
-        fetched, fed = self._tensors(signature, inputs)
         metadata = tf.compat.v1.RunMetadata()
-        values = self._session.run(
-            fetched,
-            {tensor: inputs[name] for name, tensor in fed.items()},
-            options=tf.compat.v1.RunOptions(
-                trace_level=tf.compat.v1.RunOptions.FULL_TRACE
-            ),
-            run_metadata=metadata,
+        options = tf.compat.v1.RunOptions(
+            trace_level=tf.compat.v1.RunOptions.FULL_TRACE
+        )
+        outputs = self._run(
+            signature, inputs, options=options, run_metadata=metadata
         )
         ran = [
             _executed(node)
             for device in metadata.step_stats.dev_stats
             for node in device.node_stats
         ]
-        outputs = dict(zip(self.signatures[signature].outputs, values))
         return outputs, [operation for operation in ran if operation]
 
-    def _tensors(self, signature, inputs):
+    def callable(self, signature: str, *inputs: str) -> Callable:
+        """A function of the named inputs' arrays, for calls without delay.
+
+        It returns the outputs as a list.
+        """
         found = self.signatures[signature]
-        fed = {name: found.inputs[name].name for name in sorted(inputs)}
-        return [output.name for output in found.outputs.values()], fed
+        return self._session.make_callable(
+            [output.name for output in found.outputs.values()],
+            [found.inputs[name].name for name in inputs],
+        )
+
+    def _run(self, signature, inputs, **options):
+        found = self.signatures[signature]
+        return self._session.run(
+            {name: output.name for name, output in found.outputs.items()},
+            {found.inputs[name].name: inputs[name] for name in sorted(inputs)},
+            **options,
+        )
 
 
 def _executed(node):
