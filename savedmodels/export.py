@@ -3,6 +3,10 @@
     python savedmodels/export.py --workdir=runs/digits --directory=served
     python savedmodels/export.py --model=skipnet.keras \
         --preprocessing=cifar10 --directory=served
+    python savedmodels/export.py --weights=skipnet.weights.h5 --depth=38 \
+        --gate=rnn --preprocessing=cifar10 --directory=served
+
+With `--flagfile=FILE` the flags come from a file, one in a line.
 """
 
 import os
@@ -18,31 +22,65 @@ from absl import app
 from absl import flags
 from absl import logging
 
+import skipnet_tf
 from skipnet_tf import analysis
 from skipnet_tf import data
 from skipnet_tf import evaluation
 from skipnet_tf import export
+from skipnet_tf import frozen
+from skipnet_tf import sessions
+from skipnet_tf.skipnet import GATES
 
+# What.
 _WORKDIR = flags.DEFINE_string(
-    "workdir", None, "Work directory of a trainer; this or --model."
+    "workdir", None, "Work directory of a trainer; this, --model or --weights."
 )
 _STAGE = flags.DEFINE_string(
     "stage", None, "Stage of --workdir. Defaults to the last finished one."
 )
 _MODEL = flags.DEFINE_string("model", None, "Network file, .keras.")
+_WEIGHTS = flags.DEFINE_string(
+    "weights", None, "Weights file, .weights.h5; needs --depth and --gate."
+)
+_DEPTH = flags.DEFINE_integer("depth", None, "Layers, with --weights.")
+_GATE = flags.DEFINE_enum(
+    "gate", None, (*GATES, "none"), "Gates, with --weights; none: dense."
+)
+_NUM_CLASSES = flags.DEFINE_integer(
+    "num_classes", None, "With --weights. Defaults to the data set's."
+)
 _PREPROCESSING = flags.DEFINE_string(
     "preprocessing", None, "Data set. Defaults to that of --workdir."
+)
+
+# How.
+_PRECISION = flags.DEFINE_enum(
+    "precision",
+    "float32",
+    frozen.PRECISIONS,
+    "Of the convolutions; gates and classifier are float32 in any case.",
 )
 _FORCED = flags.DEFINE_bool(
     "forced", False, "Add a signature that takes the decisions as an input."
 )
-_DIRECTORY = flags.DEFINE_string(
-    "directory", None, "Folder of the versions.", required=True
+_TOP = flags.DEFINE_integer("top", 5, "Classes to return, at most all.")
+_CLASS_NAMES = flags.DEFINE_string(
+    "class_names",
+    None,
+    "Text file with a name in each line. Defaults to those of --workdir.",
+)
+_WARMUP_BATCHES = flags.DEFINE_list(
+    "warmup_batches", ["1", "8"], "Images in the warm-up requests."
 )
 _BENCHMARK = flags.DEFINE_bool(
     "benchmark",
     False,
     "Time the export, and the dense network of --workdir beside it.",
+)
+
+# Where.
+_DIRECTORY = flags.DEFINE_string(
+    "directory", None, "Folder of the versions.", required=True
 )
 
 _BATCHES = (1, 32)
@@ -52,9 +90,10 @@ _WARM_UP = 5  # calls
 
 def main(argv):
     del argv
-    # TensorFlow describes the files it writes, page after page.
+    # TensorFlow describes the files it writes, page after page, and warns of
+    # the age of the loader that servers use.
     logging.set_verbosity(logging.WARNING)
-    tf.get_logger().setLevel("WARNING")
+    tf.get_logger().setLevel("ERROR")
     try:
         _export()
     except (
@@ -68,40 +107,82 @@ def main(argv):
 
 
 def _export():
-    if (_WORKDIR.value is None) == (_MODEL.value is None):
-        raise ValueError("give either --workdir or --model")
+    sources = (_WORKDIR.value, _MODEL.value, _WEIGHTS.value)
+    if sum(source is not None for source in sources) != 1:
+        raise ValueError("give one of --workdir, --model and --weights")
     run = evaluation.open_run(_WORKDIR.value) if _WORKDIR.value else None
     name = _PREPROCESSING.value or (run and run.dataset)
     if not name:
-        raise ValueError("--model needs --preprocessing, a data set's name")
+        raise ValueError(
+            "--model and --weights need --preprocessing, a data set's name"
+        )
     recipe = data.preprocessing_of(name)
+    stage = _stage(run) if run else None
     version = export.export_saved_model(
-        _load(run),
+        _load(run, stage, recipe),
         _DIRECTORY.value,
         recipe,
         forced=_FORCED.value,
         class_names=_class_names(run),
+        top=_TOP.value,
+        precision=_PRECISION.value,
+        warmup_batches=_warmup_batches(),
+        card=_card(run, stage) if run else None,
     )
     print(version)
     if _BENCHMARK.value:
         _benchmark(run, version, recipe)
 
 
-def _load(run):
-    if run is None:
-        if not os.path.exists(_MODEL.value):
-            raise ValueError(f"--model={_MODEL.value} does not exist")
-        return keras.saving.load_model(_MODEL.value)
+def _stage(run):
     stage = _STAGE.value or list(run.summaries)[-1]
     if stage not in run.summaries:
         raise ValueError(
             f"--stage={stage} is not finished in --workdir={run.workdir}, "
             f"which has {', '.join(run.summaries)}"
         )
-    return run.model(stage)
+    return stage
+
+
+def _load(run, stage, recipe):
+    if run is not None:
+        return run.model(stage)
+    path = _MODEL.value or _WEIGHTS.value
+    flag = "model" if _MODEL.value else "weights"
+    if not os.path.exists(path):
+        raise ValueError(f"--{flag}={path} does not exist")
+    if _MODEL.value:
+        return keras.saving.load_model(path)
+    model = _build(recipe)
+    model.load_weights(path)
+    return model
+
+
+def _build(recipe):
+    if _DEPTH.value is None or _GATE.value is None:
+        raise ValueError("--weights needs --depth and --gate (none: dense)")
+    family = "imagenet" if recipe.augmentation == "resized_crop" else "cifar"
+    kind = "resnet" if _GATE.value == "none" else "skipnet"
+    make = getattr(skipnet_tf, f"{family}_{kind}")
+    arguments = {} if kind == "resnet" else {"gate": _GATE.value}
+    classes = _NUM_CLASSES.value or recipe.num_classes
+    return make(depth=_DEPTH.value, num_classes=classes, **arguments)
+
+
+def _warmup_batches():
+    try:
+        return [int(batch) for batch in _WARMUP_BATCHES.value]
+    except ValueError as error:
+        raise ValueError(
+            "--warmup_batches must be ints with commas between them. "
+            f"Received: {','.join(_WARMUP_BATCHES.value)}"
+        ) from error
 
 
 def _class_names(run):
+    if _CLASS_NAMES.value:
+        with open(_CLASS_NAMES.value) as file:
+            return file.read().splitlines()
     if run is None:
         return ()
     try:
@@ -111,26 +192,36 @@ def _class_names(run):
         return ()
 
 
+def _card(run, stage):
+    with open(os.path.join(run.workdir, "flags.txt")) as file:
+        trained_with = file.read().splitlines()
+    return {
+        "data_set": run.dataset,
+        "stage": stage,
+        "results": {run.split: run.summaries[stage]},
+        "flags": trained_with,
+    }
+
+
 def _benchmark(run, version, recipe):
     """Prints milliseconds per image, networks taking turns."""
     paths = {"exported": version}
     with tempfile.TemporaryDirectory() as folder:
         if run is not None and "base" in run.summaries:
             paths["dense"] = export.export_saved_model(
-                run.model("base"), folder, recipe
+                run.model("base"), folder, recipe, precision=_PRECISION.value
             )
         networks = {
-            name: tf.saved_model.load(path).signatures["serving_default"]
+            name: sessions.Session(path).callable("serving_default", "images")
             for name, path in paths.items()
         }
-        for batch in _BATCHES:
-            batches = _pixels(run, recipe, batch)
-            taken = _times(networks, batches)
-            line = [f"{taken[name] / batch:.3f} ms {name}" for name in taken]
-            if "dense" in taken:
-                ratio = taken["exported"] / taken["dense"]
-                line.append(f"{ratio:.2f} times dense")
-            print(f"batch {batch}, per image: {', '.join(line)}")
+    for batch in _BATCHES:
+        taken = _times(networks, _pixels(run, recipe, batch))
+        line = [f"{taken[name] / batch:.3f} ms {name}" for name in taken]
+        if "dense" in taken:
+            ratio = taken["exported"] / taken["dense"]
+            line.append(f"{ratio:.2f} times dense")
+        print(f"batch {batch}, per image: {', '.join(line)}")
 
 
 def _pixels(run, recipe, batch):
@@ -144,7 +235,7 @@ def _pixels(run, recipe, batch):
         shape = (4 * max(_BATCHES), size, size, 3)
         images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     starts = range(0, max(1, len(images) - batch + 1), batch)
-    return [tf.constant(images[start : start + batch]) for start in starts]
+    return [images[start : start + batch] for start in starts]
 
 
 def _times(networks, batches):
@@ -154,7 +245,7 @@ def _times(networks, batches):
         images = batches[call % len(batches)]
         for name, network in networks.items():
             start = time.perf_counter()
-            network(images=images)["logits"].numpy()
+            network(images)
             taken[name].append(1e3 * (time.perf_counter() - start))
     return {
         name: statistics.median(times[_WARM_UP:])

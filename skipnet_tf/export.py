@@ -163,7 +163,7 @@ def _check(folder, network, recipe, precision, size):
     """Loads what was written as a server does and raises if it is unfit."""
     meta_graph = sessions.read_meta_graph(folder)
     # Accelerators round as they please.
-    with sessions.Session(meta_graph) as session, tf.device("CPU:0"):
+    with sessions.Session(folder) as session, tf.device("CPU:0"):
         _compare(session, network, recipe, precision, size)
         verification.verify_loaded(folder, meta_graph, session)
 

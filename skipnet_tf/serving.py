@@ -29,7 +29,9 @@ num_batch_threads { value: 2 }
 max_enqueued_batches { value: 64 }
 # A batch is filled up to one of these with copies of a row, which cost time.
 allowed_batch_sizes: 1
+allowed_batch_sizes: 4
 allowed_batch_sizes: 8
+allowed_batch_sizes: 16
 allowed_batch_sizes: 32
 """
 

@@ -62,26 +62,35 @@ def read_meta_graph(path: str) -> meta_graph_pb2.MetaGraphDef:
 
 
 class Session:
-    """A graph of constants, ready to answer.
+    """A SavedModel or a changed graph of one, ready to answer.
 
     Args:
-        meta_graph: What `read_meta_graph` returned.
+        source: String, the folder of a version, for the loader that servers
+            use; or a meta graph without variables.
         threads: Int, for the operations of one call; the first session of a
             process decides for all. Defaults to `0`, one for each core.
+
+    Attributes:
+        signatures: Dict from names to `SignatureDef`.
     """
 
     def __init__(
-        self, meta_graph: meta_graph_pb2.MetaGraphDef, threads: int = 0
+        self, source: str | meta_graph_pb2.MetaGraphDef, threads: int = 0
     ):
-        self.signatures = dict(meta_graph.signature_def)
         config = tf.compat.v1.ConfigProto(
             intra_op_parallelism_threads=threads,
             inter_op_parallelism_threads=threads,
         )
         graph = tf.Graph()
         with graph.as_default():
-            tf.compat.v1.train.import_meta_graph(meta_graph)
             self._session = tf.compat.v1.Session(graph=graph, config=config)
+            if isinstance(source, str):
+                source = tf.compat.v1.saved_model.load(
+                    self._session, ["serve"], source
+                )
+            else:
+                tf.compat.v1.train.import_meta_graph(source)
+        self.signatures = dict(source.signature_def)
 
     def __enter__(self):
         return self

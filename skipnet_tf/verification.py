@@ -49,7 +49,7 @@ def verify_saved_model(path: str) -> list[str]:
         VerificationError: If anything does not hold; names all of it.
     """
     meta_graph = sessions.read_meta_graph(path)
-    with sessions.Session(meta_graph) as session:
+    with sessions.Session(path) as session:
         return verify_loaded(path, meta_graph, session)
 
 
