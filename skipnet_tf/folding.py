@@ -142,11 +142,6 @@ class Dense:
         return multiply_adds(constant=self.kernel.size)
 
 
-def spatial_mean(maps: tf.Tensor) -> tf.Tensor:
-    """Mean over height and width, summed in float32, `(batch, channels)`."""
-    return tf.reduce_mean(tf.cast(maps, tf.float32), axis=(1, 2))
-
-
 class RecurrentGate:
     """RNNGate (Fig. 3c): a fused LSTM cell on the spatial mean, one product.
 
@@ -276,7 +271,7 @@ class FeedForwardGate:
         for convolution in self._convolutions:
             maps = tf.nn.relu(convolution(maps))
         decision = tf.constant(self._decision, tf.float32)
-        return tf.matmul(spatial_mean(maps), decision), state
+        return tf.matmul(layers.spatial_mean(maps), decision), state
 
     def multiply_adds(self, halvings: int) -> np.ndarray:
         """Multiply-adds on a map of the image halved so many times."""

@@ -231,7 +231,11 @@ class BatchNormalization(keras.layers.Layer):
 
 
 def spatial_mean(features: tf.Tensor) -> tf.Tensor:
-    """Mean over height and width, float32 `(batch, channels)`."""
+    """Mean over height and width, float32 `(batch, channels)`.
+
+    TensorFlow sums half precision in float32; to convert the map first would
+    take longer than the sum.
+    """
     return tf.cast(tf.reduce_mean(features, axis=(1, 2)), tf.float32)
 
 
