@@ -193,14 +193,16 @@ def _class_names(run):
 
 
 def _card(run, stage):
-    with open(os.path.join(run.workdir, "flags.txt")) as file:
-        trained_with = file.read().splitlines()
-    return {
+    facts = {
         "data_set": run.dataset,
         "stage": stage,
         "results": {run.split: run.summaries[stage]},
-        "flags": trained_with,
     }
+    path = os.path.join(run.workdir, "flags.txt")
+    if os.path.exists(path):  # not in a run of one's own code
+        with open(path) as file:
+            facts["flags"] = file.read().splitlines()
+    return facts
 
 
 def _benchmark(run, version, recipe):

@@ -18,6 +18,8 @@ from absl import logging
 from tensorflow.core.protobuf import meta_graph_pb2
 from tensorflow_serving.apis import get_model_status_pb2
 
+from skipnet_tf import serving
+
 DEFAULT_SIGNATURE = "serving_default"
 
 _Status = get_model_status_pb2.ModelVersionStatus
@@ -51,6 +53,11 @@ class Version:
             raise
         self.signatures = loaded.signature_def
         graph.finalize()
+        try:
+            self._warm_up(path)
+        except BaseException:
+            self.close()
+            raise
 
     def run(
         self,
@@ -89,6 +96,11 @@ class Version:
             {signature.inputs[k].name: array for k, array in inputs.items()},
             options=options,
         )
+
+    def _warm_up(self, path):
+        # A request that does not fit keeps the version from being served.
+        for signature_name, inputs in serving.read_requests(path):
+            self.run(signature_name, inputs)
 
     def signature(self, name: str) -> meta_graph_pb2.SignatureDef:
         """Returns a signature, `serving_default` for `""`.

@@ -32,6 +32,7 @@ from skipnet_tf.signatures import Signatures
 from skipnet_tf.skipnet import SkipNet
 
 _CHECKED_IMAGES = 3
+_MOST_BATCHES = 250  # of four requests each: servers read a thousand
 _DEFAULT_SIZE = 32  # pixels, where neither preprocessing nor network has one
 
 # Largest difference of logits, as a part of the largest, and of a probability
@@ -249,8 +250,8 @@ def _check_arguments(model, forced, class_names, top, precision):
 
 def _check_batches(batches):
     _expect(
-        all(_positive(batch) for batch in batches),
-        "`warmup_batches` must be positive ints",
+        len(batches) <= _MOST_BATCHES and all(map(_positive, batches)),
+        f"`warmup_batches` must be at most {_MOST_BATCHES} positive ints",
         batches,
     )
 

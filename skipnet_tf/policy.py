@@ -66,7 +66,11 @@ class Thresholded:
         return tf.cast(runs, logits.dtype)
 
     def cutoffs(self, batch: tf.Tensor, gates: int) -> tf.Tensor:
-        """The threshold's log-odds: cheaper to compare than probabilities."""
+        """The threshold's log-odds: cheaper to compare than probabilities.
+
+        No logit reaches a threshold of 1, whose probability a large one does
+        reach once it is rounded.
+        """
         threshold = tf.cast(self.threshold, tf.float64)
         log_odds = tf.math.log(threshold) - tf.math.log1p(-threshold)
         columns = tf.reshape(tf.cast(log_odds, tf.float32), [-1, 1])
@@ -123,7 +127,7 @@ class Forced:
 
     def cutoffs(self, batch: tf.Tensor, gates: int) -> tf.Tensor:
         """Infinite: the logits have no say."""
-        return _imposed(self.actions)
+        return _imposed(tf.cast(self.actions, tf.float32))
 
 
 def _imposed(decisions):

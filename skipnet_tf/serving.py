@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 from google.protobuf import descriptor_pb2
 from google.protobuf import descriptor_pool
+from google.protobuf import message
 from google.protobuf import message_factory
 from tensorflow.core.framework import tensor_pb2
 
@@ -73,7 +74,10 @@ def read_requests(folder: str) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
     if not os.path.exists(path):
         return
     for record in tf.data.TFRecordDataset(path).as_numpy_iterator():
-        request = _PredictionLog.FromString(record).predict_log.request
+        try:
+            request = _PredictionLog.FromString(record).predict_log.request
+        except message.DecodeError as error:
+            raise ValueError(f"{path} holds no prediction logs") from error
         if not request.inputs:
             raise ValueError(f"{path} holds something else than requests")
         yield (
@@ -89,7 +93,7 @@ def _record(signature, inputs):
     for name, array in inputs.items():
         tensor = tf.make_tensor_proto(array)
         request.inputs[name] = tensor.SerializeToString()
-    return log.SerializeToString()
+    return log.SerializeToString(deterministic=True)
 
 
 def _array(serialised):

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
+from google.protobuf import message
 from tensorflow.core.protobuf import meta_graph_pb2
 from tensorflow.core.protobuf import saved_model_pb2
 
@@ -47,7 +48,7 @@ def read_meta_graph(path: str) -> meta_graph_pb2.MetaGraphDef:
     try:
         with tf.io.gfile.GFile(file, "rb") as opened:
             saved.ParseFromString(opened.read())
-    except (tf.errors.OpError, ValueError, IOError) as error:
+    except (tf.errors.OpError, message.DecodeError, IOError) as error:
         raise ValueError(
             f"`path` must be the folder of a version. Received: path={path}, "
             f"in which saved_model.pb cannot be read"

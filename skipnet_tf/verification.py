@@ -59,11 +59,15 @@ def verify_loaded(
     session: sessions.Session,
 ) -> list[str]:
     """`verify_saved_model` of a version that is loaded already."""
-    held, failed = [], []
+    held = []
     checks = [
         ("files", lambda: _check_files(path)),
         ("control flow", lambda: _check_control_flow(meta_graph)),
         ("outputs", lambda: _check_outputs(meta_graph)),
+    ]
+    _run_checks(path, checks, held)
+    # A graph that needs XLA ends the process, so that nothing may run before.
+    checks = [
         ("bad requests", lambda: _check_bad_requests(session)),
         ("warm-up requests", lambda: _check_warmup(path, session)),
     ]
@@ -71,6 +75,12 @@ def verify_loaded(
         checks.append(
             ("skipping", lambda: _check_skipping(meta_graph, session))
         )
+    _run_checks(path, checks, held)
+    return held
+
+
+def _run_checks(path, checks, held):
+    failed = []
     for name, check in checks:
         try:
             held.append(f"{name}: {check()}")
@@ -80,7 +90,6 @@ def verify_loaded(
         raise VerificationError(
             f"{path} is not fit to be served; " + "; ".join(failed)
         )
-    return held
 
 
 def _expect(condition, message):
@@ -188,6 +197,11 @@ def _check_warmup(path, session):
     count = 0
     for count, (name, inputs) in enumerate(serving.read_requests(path), 1):
         _expect(name in session.signatures, f"no signature {name}")
+        # A session would convert what a server refuses.
+        stated = session.signatures[name].inputs
+        expected = {key: tf.as_dtype(t.dtype).name for key, t in stated.items()}
+        given = {k: tf.as_dtype(a.dtype).name for k, a in inputs.items()}
+        _expect(given == expected, f"{name} takes {expected}, not {given}")
         session.run(name, **inputs)
     return f"{count}, all answered"
 
@@ -238,20 +252,14 @@ def _blocks(meta_graph) -> list[_Conditional]:
 def _check_skipping(meta_graph, session):
     """Rows that ran are rows that the gates chose, and the sums are right."""
     convolutions = {b.name: b.convolutions for b in _blocks(meta_graph)}
-    mixed = np.array([0, 1, 0.5, 0.5, 1, 0], np.float32)
-    # Between two probabilities, so that images disagree where they can.
-    probabilities = session.run("tunable", images=_images(6), threshold=mixed)[
-        "gate_probabilities"
-    ]
-    mixed[2:4] = np.median(probabilities[2:4], axis=1) * [1.001, 0.999]
-    mixed = mixed.clip(0, 1)
-    cases = [
-        np.full(1, 1, np.float32),
-        np.full(1, 0, np.float32),
-        np.full(6, 1, np.float32),
-        mixed,
-        np.full(6, 0, np.float32),
-    ]
+    mixed, gates = _mixture(session)
+    _expect(
+        len(convolutions) == gates and all(convolutions.values()),
+        f"{gates} gates, but convolutions inside of branches are "
+        f"{convolutions}",
+    )
+    ones, zeros = np.ones(8, np.float32), np.zeros(8, np.float32)
+    cases = [ones[:1], zeros[:1], ones, mixed, zeros]
     reference = sessions.Session(masked(meta_graph))
     precision = _precision(meta_graph)
     with reference:
@@ -279,6 +287,18 @@ def _check_skipping(meta_graph, session):
         f"chose, and no others, at {len(cases)} mixtures; equal to computing "
         f"all and mixing ({precision})"
     )
+
+
+def _mixture(session):
+    """Thresholds under which images disagree where they can; gates."""
+    half = np.full(8, 0.5, np.float32)
+    probabilities = session.run("tunable", images=_images(8), threshold=half)[
+        "gate_probabilities"
+    ]
+    # Next to probabilities, on either side of them.
+    shares = np.quantile(probabilities, [0.1, 0.3, 0.5, 0.7, 0.9]) * 1.001
+    mixed = np.array([0, 1, 0.5, *shares], np.float32)
+    return mixed.clip(0, 1), probabilities.shape[1]
 
 
 def _check_rows(convolutions, gates, ran):

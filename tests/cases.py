@@ -29,6 +29,12 @@ def labels(count, classes=3, seed=0):
     return np.random.default_rng(seed).integers(0, classes, count)
 
 
+def pixels(count, size=8, seed=0):
+    """uint8 noise, each image at a brightness of its own."""
+    values = 127 + 60 * images(count, size, size, 3, seed=seed)
+    return values.clip(0, 255).astype("uint8")
+
+
 def skipnet(gate="rnn", **arguments):
     """Four blocks, three gates, three classes; the third block projects."""
     arguments = {
@@ -64,6 +70,27 @@ def divide_opinions(model, pixels):
             decision.bias.assign([-np.median(logits)])
         else:
             decision.bias.assign([0, -np.median(logits[:, index])])
+    return model
+
+
+def trained(model, pixels):
+    """Gives a new network what training would: weights and opinions.
+
+    Every number is redrawn, those of batch normalisation so that they change
+    what passes. Gates of a SkipNet divide the images, see `divide_opinions`.
+    """
+    random = np.random.default_rng(6)
+    ranges = {"gamma": (0.5, 1.5), "moving_variance": (0.5, 2.0)}
+    for weight in model.weights:
+        shape = weight.shape
+        if "kernel" in weight.name:
+            deviation = np.sqrt(2 / np.prod(shape[:-1]))
+            weight.assign(random.normal(scale=deviation, size=shape))
+        else:
+            low, high = ranges.get(weight.name, (-0.5, 0.5))
+            weight.assign(random.uniform(low, high, shape))
+    if isinstance(model, skipnet_tf.SkipNet):
+        divide_opinions(model, pixels)
     return model
 
 

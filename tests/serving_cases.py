@@ -26,12 +26,6 @@ SIGNATURES = ("image_bytes", "serving_default", "forced", "tunable")
 BROKEN = ("jpeg", "truncated", "text", "empty", "gif", "bomb")
 
 
-def pixels(count, seed=0):
-    """uint8 noise, each image at a brightness of its own."""
-    values = 127 + 60 * cases.images(count, 8, 8, 3, seed=seed)
-    return values.clip(0, 255).astype("uint8")
-
-
 def png(image):
     """An encoded image."""
     return tf.io.encode_png(image).numpy()
@@ -40,9 +34,9 @@ def png(image):
 @functools.cache
 def inputs(signature):
     """Inputs of a signature, four images."""
-    images = {"images": pixels(4)}
+    images = {"images": cases.pixels(4)}
     return {
-        "image_bytes": {"bytes": [png(image) for image in pixels(4)]},
+        "image_bytes": {"bytes": [png(image) for image in cases.pixels(4)]},
         "serving_default": images,
         "forced": {**images, "actions": np.eye(4, 3, dtype="float32")},
         "tunable": {**images, "threshold": np.float32([0, 0.3, 0.7, 1])},
@@ -53,8 +47,8 @@ def inputs(signature):
 def broken(kind):
     """Bytes that no signature may take for an image."""
     return {
-        "jpeg": lambda: tf.io.encode_jpeg(pixels(1)[0]).numpy()[:100],
-        "truncated": lambda: png(pixels(1)[0])[:-40],
+        "jpeg": lambda: tf.io.encode_jpeg(cases.pixels(1)[0]).numpy()[:100],
+        "truncated": lambda: png(cases.pixels(1)[0])[:-40],
         "text": lambda: b"not an image",
         "empty": lambda: b"",
         "gif": _animation,
@@ -84,7 +78,7 @@ def _bomb(side=20_000):
 
 def export_tiny(folder):
     """Exports version 1 of a network whose gates divide the images."""
-    normalised = preprocessing.get("digits").normalise(pixels(9))
+    normalised = preprocessing.get("digits").normalise(cases.pixels(9))
     model = cases.divide_opinions(cases.skipnet("rnn"), normalised)
     export.export_saved_model(
         model, str(folder), "digits", forced=True, class_names=CLASS_NAMES

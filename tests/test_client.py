@@ -10,10 +10,10 @@ import classification
 import connection
 import pytest
 import serving_cases
+from cases import pixels
 from serving_cases import CLASS_NAMES
 from serving_cases import SCHEMES
 from serving_cases import broken
-from serving_cases import pixels
 from serving_cases import png
 
 ANSWER = {

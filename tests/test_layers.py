@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from cases import images
 
 from skipnet_tf import layers
@@ -90,8 +91,28 @@ def test_batch_normalization_uses_moving_statistics_at_inference():
         np.testing.assert_array_equal(old, new)
 
 
+def test_scale_and_offset_are_batch_normalization_at_inference():
+    layer = layers.BatchNormalization()
+    layer.build((None, None, None, 2))
+    layer.set_weights(np.array([[2, 3], [1, -1], [4, 5], [9, 16]]))
+    scale, offset = layer.scale_and_offset()
+    # (x - 4) / 3 * 2 + 1 and (x - 5) / 4 * 3 - 1; 1e-5 is added to 9 and 16.
+    np.testing.assert_allclose(scale, [2 / 3, 3 / 4], rtol=1e-5)
+    np.testing.assert_allclose(offset, [-5 / 3, -19 / 4], rtol=1e-5)
+    assert scale.dtype == offset.dtype == np.float64
+
+
 def test_a_single_pixel_has_no_variance_and_stays_finite():
     layer = layers.BatchNormalization()
     outputs = layer(np.full((1, 1, 1, 2), 5, "float32"), training=True)
     np.testing.assert_array_equal(outputs, np.zeros((1, 1, 1, 2)))
     assert np.isfinite(layer.moving_variance).all()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_spatial_means_are_summed_in_float32(dtype):
+    # 4,096 ones: a sum in bfloat16, of 8 bits, would never pass 256.
+    maps = np.ones((1, 64, 64, 2)) * [1, 3]
+    means = layers.spatial_mean(tf.constant(maps, dtype))
+    assert means.dtype == tf.float32
+    np.testing.assert_array_equal(means, [[1, 3]])

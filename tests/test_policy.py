@@ -96,6 +96,60 @@ def test_forced_decisions_are_the_gates_column():
         assert decisions.dtype == tf.float32
 
 
+def decided(policy, logits):
+    """What a policy decides of logits `(batch, gates)`, gate by gate."""
+    gates = range(logits.shape[1])
+    return np.stack([policy(logits[:, gate], gate) for gate in gates], axis=1)
+
+
+@pytest.mark.parametrize(
+    "threshold",
+    [0.0, 1e-30, 0.3, 0.5, 0.9, 1.0, tf.constant([0.0, 0.2, 0.5, 0.7, 1.0])],
+    ids=lambda value: str(np.array(value)),
+)
+def test_cutoffs_decide_what_thresholds_do(threshold):
+    thresholded = policy.Thresholded(threshold)
+    cutoffs = thresholded.cutoffs(tf.constant(5), 4)
+    assert cutoffs.dtype == tf.float32 and cutoffs.shape == (5, 4)
+    # Up to where a float32 probability would be 1.
+    logits = tf.constant(np.linspace(-15, 15, 20).reshape(5, 4), tf.float32)
+    np.testing.assert_array_equal(
+        logits >= cutoffs, decided(thresholded, logits)
+    )
+
+
+def test_cutoffs_of_thresholds_are_log_odds():
+    cutoffs = policy.Thresholded(tf.constant([0.0, 0.5, 0.75, 1.0]))
+    # 0.75 is three to one; 0.5 is 0 without an error, as a logit may be.
+    expected = [[-np.inf], [0], [np.log(3)], [np.inf]]
+    got = cutoffs.cutoffs(tf.constant(4), 1).numpy()
+    np.testing.assert_allclose(got, expected, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize(
+    "imposed",
+    [
+        policy.Forced(tf.constant([[1, 0, 1], [0, 0, 1], [1, 1, 0]])),
+        policy.Forced(tf.constant([[0.0, 1.0, 1.0]] * 3)),
+        policy.Random(0.5, _SEED),
+        policy.Random(
+            0.5,
+            _SEED,
+            images=tf.random.stateless_normal([3, 2, 2, 3], [1, 2]),
+        ),
+        policy.Random(0.5, _SEED, whole_batch=True),
+    ],
+    ids=["ints", "floats", "random", "images", "batch"],
+)
+def test_cutoffs_impose_what_is_decided_in_advance(imposed):
+    cutoffs = imposed.cutoffs(tf.constant(3), 3)
+    expected = decided(imposed, tf.zeros([3, 3]))
+    assert 0 < expected.mean() < 1
+    np.testing.assert_array_equal(
+        cutoffs, np.where(expected, -np.inf, np.inf).astype("float32")
+    )
+
+
 def test_an_image_draws_the_same_decisions_in_every_batch():
     images = tf.random.stateless_normal([2000, 2, 2, 3], [1, 2])
     everything = policy.Random(0.3, _SEED, images=images)

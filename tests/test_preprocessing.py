@@ -1,6 +1,7 @@
 """Normalisation, augmentation and decoding against plain numpy."""
 
 import dataclasses
+import struct
 
 import numpy as np
 import pytest
@@ -216,3 +217,84 @@ def test_names_find_their_preprocessing():
     assert preprocessing.get("cifar100").mean == preprocessing.CIFAR10.mean
     with pytest.raises(ValueError, match="cifar10.*Received: name='mnist'"):
         preprocessing.get("mnist")
+
+
+def _png_claiming(width, height):
+    """The beginning of a PNG, which is all that is looked at."""
+    size = struct.pack(">II", width, height)
+    return b"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR" + size
+
+
+def _jpeg_claiming(width, height):
+    """A JPEG of 8 x 8 pixels whose frame says something else."""
+    encoded = tf.io.encode_jpeg(_noise(8, 8, 3)).numpy()
+    # Marker, length of 17, bits of a sample; then height and width.
+    before, frame, after = encoded.partition(b"\xff\xc0\0\x11\x08")
+    assert after[:4] == b"\0\x08\0\x08"
+    return before + frame + struct.pack(">HH", height, width) + after[4:]
+
+
+@pytest.mark.parametrize("encode", [tf.io.encode_jpeg, tf.io.encode_png])
+def test_photographs_that_are_safe_to_decode_pass_unchanged(encode):
+    encoded = encode(_noise(30, 20, 3))
+    assert preprocessing.checked(encoded) == encoded
+
+
+@pytest.mark.parametrize(
+    "encoded",
+    [
+        _png_claiming(8192, 8192),  # 2**26, the most
+        _png_claiming(1, 1),
+        _jpeg_claiming(8192, 8192),
+    ],
+    ids=["png", "pixel", "jpeg"],
+)
+def test_the_header_alone_decides_whether_a_file_passes(encoded):
+    # None of them could be decoded.
+    assert preprocessing.checked(tf.constant(encoded)) == encoded
+
+
+_NEITHER = "must be JPEG or PNG"
+_SIZE = "must have 1 to 67108864 pixels"
+_HOSTILE = {
+    "empty": (b"", _NEITHER),
+    "text": (b"not an image, and long enough to have a header", _NEITHER),
+    "bmp": (tf.io.decode_base64("Qk06AAAAAAAAADYAAAAoAAAA").numpy(), _NEITHER),
+    "gif": (
+        b"GIF89a\1\0\1\0\x80\0\0\0\0\0\xff\xff\xff"
+        + 2 * b",\0\0\0\0\1\0\1\0\0\2\2D\1\0"
+        + b";",
+        _NEITHER,
+    ),
+    "signature of a png": (_png_claiming(8, 8)[:8], _SIZE),
+    "half a header of a png": (_png_claiming(8, 8)[:20], _SIZE),
+    "signature of a jpeg": (b"\xff\xd8\xff", "JPEG"),
+    "header of a jpeg": (_jpeg_claiming(8, 8)[:30], "JPEG"),
+    "png of no columns": (_png_claiming(0, 8), _SIZE),
+    "png of no rows": (_png_claiming(8, 0), _SIZE),
+    "png of negative size": (_png_claiming(2**31, 2**31), _SIZE),
+    "large png": (_png_claiming(20_000, 20_000), _SIZE),
+    "one pixel row too many": (_png_claiming(8192, 8193), _SIZE),
+    # 65,536 * 65,536 is 0 in 32 bits.
+    "png of 2**32 pixels": (_png_claiming(2**16, 2**16), _SIZE),
+    "large jpeg": (_jpeg_claiming(20_000, 20_000), _SIZE),
+    "jpeg of no columns": (_jpeg_claiming(0, 8), "JPEG"),
+}
+
+
+@pytest.mark.parametrize("name", _HOSTILE)
+def test_hostile_files_are_refused_without_decoding(name):
+    encoded, message = _HOSTILE[name]
+    with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+        preprocessing.checked(tf.constant(encoded))
+
+
+def test_a_graph_that_checks_files_has_no_decoder():
+    checked = tf.function(preprocessing.checked, autograph=False)
+    concrete = checked.get_concrete_function(tf.TensorSpec([], tf.string))
+    definition = concrete.graph.as_graph_def()
+    functions = definition.library.function
+    nodes = [*definition.node, *(n for f in functions for n in f.node_def)]
+    ops = {node.op for node in nodes}
+    assert "ExtractJpegShape" in ops
+    assert not {op for op in ops if op.startswith("Decode")} - {"DecodeRaw"}

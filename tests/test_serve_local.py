@@ -14,7 +14,6 @@ import pytest
 import serving_cases
 import tensorflow as tf
 from google.protobuf import text_format
-from serving_cases import pixels
 from tensorflow_serving.apis import get_model_status_pb2
 from tensorflow_serving.config import model_server_config_pb2
 

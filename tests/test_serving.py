@@ -19,13 +19,13 @@ import pytest
 import serving_cases
 import tensor_json
 import tensorflow as tf
+from cases import pixels
 from google.protobuf import text_format
 from serving_cases import BROKEN
 from serving_cases import MAX_BYTES
 from serving_cases import SCHEMES
 from serving_cases import SIGNATURES
 from serving_cases import broken
-from serving_cases import pixels
 from serving_cases import png
 from serving_cases import same
 from tensorflow_serving.apis import get_model_metadata_pb2

@@ -11,13 +11,14 @@ _FOLDER = pathlib.Path(skipnet_tf.__file__).parent
 # A module imports only from tiers before its own.
 _TIERS = (
     "ops objectives flops metrics preprocessing schedules optimizers",
-    "layers policy sources",
+    "versions serving sessions",
+    "layers policy sources verification",
     "gates stages data",
-    "blocks training",
+    "blocks training folding",
     "resnet",
     "skipnet",
-    "models",
-    "interop evaluation callbacks checkpoints",
+    "models frozen model_card",
+    "interop evaluation callbacks checkpoints signatures",
     "export",
     "experiment",
     "analysis",
@@ -48,8 +49,7 @@ def _imports(module):
 
 
 def test_every_module_has_its_tier():
-    assert set(_MODULES) <= set(_TIER)
-    assert {"ops", "skipnet", "interop"} <= set(_MODULES)
+    assert set(_MODULES) == set(_TIER)
 
 
 @pytest.mark.parametrize("module", _MODULES)
@@ -58,6 +58,20 @@ def test_a_module_imports_only_from_earlier_tiers(module):
     for name in ours:
         imported = name.split(".")[1]
         assert _TIER[imported] < _TIER[module], f"{module} imports {imported}"
+
+
+@pytest.mark.parametrize(
+    ("module", "needed"),
+    [
+        ("versions", set()),
+        ("serving", set()),
+        ("sessions", set()),
+        ("verification", {"serving", "sessions"}),
+    ],
+)
+def test_what_operators_use_knows_no_network(module, needed):
+    names = (name.split(".") for name in _imports(module))
+    assert {n[1] for n in names if n[0] == "skipnet_tf"} == needed
 
 
 def test_the_package_never_reads_flags():
