@@ -2,6 +2,7 @@
 
 import functools
 import json
+import pathlib
 
 import measuring
 import networks

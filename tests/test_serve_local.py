@@ -13,6 +13,7 @@ import predictor
 import pytest
 import serving_cases
 import tensorflow as tf
+from cases import pixels
 from google.protobuf import text_format
 from tensorflow_serving.apis import get_model_status_pb2
 from tensorflow_serving.config import model_server_config_pb2
