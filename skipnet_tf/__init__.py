@@ -17,8 +17,9 @@ from skipnet_tf.stages import Reinforce
 from skipnet_tf.stages import Supervised
 from skipnet_tf.verification import VerificationError
 from skipnet_tf.verification import verify_saved_model
+from skipnet_tf.version import VERSION
 
-__version__ = "0.1.0"
+__version__ = VERSION
 
 __all__ = [
     "HybridReinforce",

@@ -22,18 +22,19 @@ from skipnet_tf import layers
 _HALVINGS = 8
 
 
-def areas(images: tf.Tensor) -> tf.Tensor:
-    """What the vectors of multiply-adds are to be multiplied with.
+def areas(images: tf.Tensor, length: int) -> tf.Tensor:
+    """What vectors of multiply-adds are to be multiplied with.
 
     Args:
         images: Tensor `(batch, height, width, channels)`.
+        length: Int, of the vectors.
 
     Returns:
-        Int64 `(2 + halvings,)`: 1 and areas in pixels.
+        Int64 `(length,)`: 1 and areas in pixels.
     """
     size = tf.shape(images, tf.int64)[1:3]
     found = [tf.constant(1, tf.int64)]
-    for _ in range(1 + _HALVINGS):
+    while len(found) < length:
         found.append(tf.reduce_prod(size))
         size = (size + 1) // 2
     return tf.stack(found)

@@ -86,8 +86,10 @@ class FrozenNetwork:
             cost, projection, halvings = block.multiply_adds(halvings)
             fixed += projection
             costs.append(cost)
-        self._fixed = fixed
-        self._costs = np.reshape(costs, (-1, len(fixed))).astype(np.int64)
+        costs = np.reshape([fixed, *costs], (-1, len(fixed)))
+        # Without the areas of maps that are smaller than any in the network.
+        length = 1 + np.nonzero(costs.any(axis=0))[0].max()
+        self._fixed, *self._costs = costs[:, :length]
 
     def __call__(self, images: tf.Tensor, cutoffs: tf.Tensor) -> dict:
         maps = self._run_stem(tf.cast(images, self._dtype))
@@ -164,12 +166,13 @@ class FrozenNetwork:
         return [maps, *means]
 
     def _spent(self, images, gates):
-        areas = folding.areas(images)
-        blocks = tf.reduce_sum(self._costs * areas, axis=1)
+        length = len(self._fixed)
+        areas = folding.areas(images, length)
+        always = tf.reduce_sum(self._fixed * areas)
+        costs = np.reshape(self._costs, (self.gates, length))
+        blocks = tf.reduce_sum(costs * areas, axis=1)
         run = tf.cast(gates, tf.int64)
-        return tf.reduce_sum(self._fixed * areas) + tf.reduce_sum(
-            run * blocks, axis=1
-        )
+        return always + tf.reduce_sum(run * blocks, axis=1)
 
 
 # Eq. 1 in two forms. Arguments: the block, from maps and what it keeps of

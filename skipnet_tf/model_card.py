@@ -12,6 +12,7 @@ from skipnet_tf import flops
 from skipnet_tf.preprocessing import Preprocessing
 from skipnet_tf.resnet import ResNet
 from skipnet_tf.skipnet import SkipNet
+from skipnet_tf.version import VERSION
 
 
 def facts(
@@ -60,6 +61,7 @@ def facts(
             "T", "seconds"
         ),
         "versions": {
+            "skipnet_tf": VERSION,
             "python": platform.python_version(),
             "tensorflow": tf.__version__,
             "keras": keras.__version__,

@@ -435,7 +435,12 @@ def test_the_model_card_holds_what_operators_ask(version, skipnet):
         "dense_network": count.dense,
         "all_blocks_and_gates": count.total,
     }
-    assert card.pop("versions").keys() == {"python", "tensorflow", "keras"}
+    assert card.pop("versions").keys() == {
+        "skipnet_tf",
+        "python",
+        "tensorflow",
+        "keras",
+    }
     network = card.pop("network")
     assert network.pop("name") == skipnet.name
     assert network == {

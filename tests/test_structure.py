@@ -11,7 +11,7 @@ _FOLDER = pathlib.Path(skipnet_tf.__file__).parent
 # A module imports only from tiers before its own.
 _TIERS = (
     "ops objectives flops metrics preprocessing schedules optimizers",
-    "versions serving sessions",
+    "version versions serving sessions",
     "layers policy sources verification",
     "gates stages data",
     "blocks training folding",
