@@ -149,6 +149,7 @@ def test_a_skip_rate_without_random_gating_is_refused(tmp_path):
     refused("skip_rate", tmp_path, "--stages=sp", "--gating=random")
 
 
+@pytest.mark.slow
 def test_stages_train_on_two_replicas(tmp_path, monkeypatch):
     monkeypatch.setattr(
         "skipnet_tf.experiment.make_strategy", lambda _: two_replicas()
