@@ -6,11 +6,13 @@ both of its branches, run for all rows and mixed (Eq. 1 as it stands).
 """
 
 import copy
+import dataclasses
 import os
 from collections.abc import Iterator
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.core.framework import function_pb2
 from tensorflow.core.framework import node_def_pb2
 from tensorflow.core.protobuf import meta_graph_pb2
 
@@ -130,9 +132,8 @@ def _check_control_flow(meta_graph):
         plain = node.op not in ("Switch", "RefSwitch", "VarHandleOp")
         _expect(plain, f"{node.name} is a {node.op}")
     for block in _blocks(meta_graph):
-        for function in block.outside:
-            found = [n.name for n in function.node_def if n.op == "Where"]
-            _expect(not found, f"{found} select rows outside of a branch")
+        found = [n.name for n in block.outside.node_def if n.op == "Where"]
+        _expect(not found, f"{found} select rows outside of a branch")
     return f"{conditionals} conditionals, functional and to be lowered"
 
 
@@ -206,15 +207,13 @@ def _check_warmup(path, session):
     return f"{count}, all answered"
 
 
-class _Conditional:
-    """A gated block in the graph, and the functions that lead to it."""
+@dataclasses.dataclass(frozen=True)
+class _Block:
+    """A gated block: its name, the function it stands in, and its work."""
 
-    def __init__(self, function, node, functions):
-        self.name = node.name
-        self.outside = [function]
-        self.node = node
-        branch = functions[node.attr["then_branch"].func.name]
-        self.convolutions = _count_convolutions(branch, functions)
+    name: str
+    outside: function_pb2.FunctionDef
+    convolutions: int  # inside of the branch that runs it
 
 
 def _count_convolutions(function, functions):
@@ -238,15 +237,15 @@ def _decision(function, node):
     return None
 
 
-def _blocks(meta_graph) -> list[_Conditional]:
+def _blocks(meta_graph) -> Iterator[_Block]:
     """The gated blocks in order; twice, where one image has its own form."""
     functions = _functions(meta_graph)
-    return [
-        _Conditional(function, node, functions)
-        for function in functions.values()
-        for node in function.node_def
-        if _decision(function, node)
-    ]
+    for function in functions.values():
+        for node in function.node_def:
+            if _decision(function, node):
+                branch = functions[node.attr["then_branch"].func.name]
+                count = _count_convolutions(branch, functions)
+                yield _Block(node.name, function, count)
 
 
 def _check_skipping(meta_graph, session):
@@ -260,9 +259,8 @@ def _check_skipping(meta_graph, session):
     )
     ones, zeros = np.ones(8, np.float32), np.zeros(8, np.float32)
     cases = [ones[:1], zeros[:1], ones, mixed, zeros]
-    reference = sessions.Session(masked(meta_graph))
     precision = _precision(meta_graph)
-    with reference:
+    with sessions.Session(masked(meta_graph)) as reference:
         for threshold in cases:
             inputs = {"images": _images(len(threshold)), "threshold": threshold}
             outputs, ran = session.trace("tunable", **inputs)
