@@ -9,11 +9,10 @@ import keras
 import tensorflow as tf
 
 from skipnet_tf import flops
+from skipnet_tf import ops
 from skipnet_tf.layers import BatchNormalization
 from skipnet_tf.layers import Convolution
 from skipnet_tf.layers import layer_config
-
-EXECUTIONS = ("conditional", "masked")
 
 
 class _ResidualBlock(keras.layers.Layer):
@@ -165,9 +164,14 @@ class GatedBlock(keras.layers.Layer):
     `"masked"` computes every row and mixes; `"conditional"` gathers the rows
     that run, computes those and puts them back, all inside a `tf.cond`, so
     that a skipped block costs nothing, for one image or within a batch.
-    Both use the same weights and give the same numbers. Training is always
-    masked: Eq. 1 is differentiated through both terms, and batch statistics
-    come from all rows.
+    Both use the same weights and, at inference, give the same numbers.
+
+    In training, `"masked"` differentiates Eq. 1 through both terms, decisions
+    included, and takes batch statistics of all rows. `"conditional"` has
+    neither forward nor backward for rows that are skipped: decisions get no
+    gradient, and batch statistics are those of the rows that run, which is
+    what inference sees; without any such row they stay as they are. The
+    projection of a shortcut is computed, and its statistics taken, for all.
 
     Args:
         block: A `BasicBlock` or `BottleneckBlock`.
@@ -178,8 +182,8 @@ class GatedBlock(keras.layers.Layer):
         decisions: Float tensor `(batch,)`, 1 runs the block, 0 skips it;
             `"masked"` accepts anything between.
         training: Whether batch statistics are used. Defaults to `False`.
-        execution: `"conditional"` or `"masked"`. Defaults to
-            `"conditional"`; ignored in training.
+        execution: `"conditional"` or `"masked"`. Defaults to `None`,
+            `"masked"` in training and `"conditional"` at inference.
 
     Returns:
         Float tensor, what `block` returns.
@@ -200,34 +204,28 @@ class GatedBlock(keras.layers.Layer):
         if not self.block.built:
             self.block.build(input_shape)
 
-    def call(self, inputs, decisions, training=False, execution="conditional"):
-        if execution not in EXECUTIONS:
-            raise ValueError(
-                f"`execution` must be one of {EXECUTIONS}. "
-                f"Received: execution={execution!r}"
-            )
+    def call(self, inputs, decisions, training=False, execution=None):
+        if execution is None:
+            execution = "masked" if training else "conditional"
+        ops.check_execution(execution)
         inputs = tf.cast(inputs, self.block.compute_dtype)
         shortcut = self.block.shortcut(inputs, training)
-        if training or execution == "masked":
-            return self._mixed(inputs, shortcut, decisions, training)
-        return self._selected(inputs, shortcut, decisions)
+        if execution == "masked":
+            outputs = self.block.transform(inputs, shortcut, training)
+            return ops.mix(outputs, shortcut, decisions)
+        return self._selected(inputs, shortcut, decisions, training)
 
-    def _mixed(self, inputs, shortcut, decisions, training):
-        outputs = self.block.transform(inputs, shortcut, training)
-        run = tf.cast(decisions, outputs.dtype)[:, None, None, None]
-        return run * outputs + (1 - run) * shortcut
-
-    def _selected(self, inputs, shortcut, decisions):
+    def _selected(self, inputs, shortcut, decisions, training):
         runs = decisions >= 0.5
 
         def run():
-            rows = tf.where(runs)
-            kept = tf.gather_nd(shortcut, rows)
+            rows = ops.Rows(runs)
+            kept, rest = rows.split(shortcut)
             chosen = kept
             if shortcut is not inputs:
-                chosen = tf.gather_nd(inputs, rows)
-            outputs = self.block.transform(chosen, kept)
-            return tf.tensor_scatter_nd_update(shortcut, rows, outputs)
+                chosen, _ = rows.split(inputs)
+            outputs = self.block.transform(chosen, kept, training)
+            return rows.merge(rest, outputs)
 
         outputs = tf.cond(tf.reduce_any(runs), run, lambda: shortcut)
         return tf.ensure_shape(outputs, shortcut.shape)

@@ -40,6 +40,11 @@ def areas(images: tf.Tensor, length: int) -> tf.Tensor:
     return tf.stack(found)
 
 
+def spatial_mean(features: tf.Tensor) -> tf.Tensor:
+    """`ops.spatial_mean` without a gradient, which no server needs."""
+    return tf.cast(tf.reduce_mean(features, axis=(1, 2)), tf.float32)
+
+
 def multiply_adds(
     per_pixel: int = 0, halvings: int = 0, constant: int = 0
 ) -> np.ndarray:
@@ -272,7 +277,7 @@ class FeedForwardGate:
         for convolution in self._convolutions:
             maps = tf.nn.relu(convolution(maps))
         decision = tf.constant(self._decision, tf.float32)
-        return tf.matmul(layers.spatial_mean(maps), decision), state
+        return tf.matmul(spatial_mean(maps), decision), state
 
     def multiply_adds(self, halvings: int) -> np.ndarray:
         """Multiply-adds on a map of the image halved so many times."""

@@ -11,7 +11,6 @@ import numpy as np
 import tensorflow as tf
 
 from skipnet_tf import folding
-from skipnet_tf import layers
 from skipnet_tf.resnet import ResNet
 from skipnet_tf.skipnet import SkipNet
 
@@ -120,7 +119,7 @@ class FrozenNetwork:
         """Means over space of the last map, and the logits of all gates."""
         batch = tf.shape(maps)[0]
         if not self._gated:
-            return layers.spatial_mean(maps), tf.zeros([batch, 0])
+            return folding.spatial_mean(maps), tf.zeros([batch, 0])
         if self._large_stem:
             return self._run_blocks(maps, cutoffs, _run_rows)
         # Blocks of small images take little more than starting operations:
@@ -158,11 +157,11 @@ class FrozenNetwork:
             found.append(logits)
         means = features[-1]
         if not self._brings_means:
-            means = layers.spatial_mean(features[0])
+            means = folding.spatial_mean(features[0])
         return means, tf.concat(found, axis=1)
 
     def _features(self, maps):
-        means = [layers.spatial_mean(maps)] if self._brings_means else []
+        means = [folding.spatial_mean(maps)] if self._brings_means else []
         return [maps, *means]
 
     def _spent(self, images, gates):

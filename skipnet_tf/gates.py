@@ -10,12 +10,12 @@ import keras
 import tensorflow as tf
 
 from skipnet_tf import flops
+from skipnet_tf import ops
 from skipnet_tf.layers import BatchNormalization
 from skipnet_tf.layers import Convolution
 from skipnet_tf.layers import decision_layer
 from skipnet_tf.layers import layer_config
 from skipnet_tf.layers import normal
-from skipnet_tf.layers import spatial_mean
 from skipnet_tf.layers import uniform
 
 INITS = ("open", "published")
@@ -99,7 +99,7 @@ class FeedForwardGateI(_FeedForwardGate):
         x = tf.nn.max_pool2d(features, 2, 2, "SAME")
         x = tf.nn.relu(self.norm1(self.conv1(x), training=training))
         x = tf.nn.relu(self.norm2(self.conv2(x), training=training))
-        return _log_odds(self.decision(spatial_mean(x))), state
+        return _log_odds(self.decision(ops.spatial_mean(x))), state
 
     def multiply_adds(self, height, width):
         """Multiply-adds on a feature map of `height * width` pixels."""
@@ -147,7 +147,7 @@ class FeedForwardGateII(_FeedForwardGate):
 
     def call(self, features, state=None, training=False):
         x = tf.nn.relu(self.norm1(self.conv1(features), training=training))
-        return _log_odds(self.decision(spatial_mean(x))), state
+        return _log_odds(self.decision(ops.spatial_mean(x))), state
 
     def multiply_adds(self, height, width):
         """Multiply-adds on a feature map of `height * width` pixels."""
@@ -199,7 +199,7 @@ class PooledGate(_FeedForwardGate):
         self.decision.build((None, self.units))
 
     def call(self, features, state=None, training=False):
-        hidden = self.hidden(spatial_mean(features))
+        hidden = self.hidden(ops.spatial_mean(features))
         return _log_odds(self.decision(hidden)), state
 
     def multiply_adds(self, height, width):
@@ -318,7 +318,9 @@ class RecurrentGate(keras.layers.Layer):
     def call(self, features, state=None, training=False):
         if state is None:
             state = self.initial_state(tf.shape(features)[0])
-        return self.recurrence(self.embedding(spatial_mean(features)), state)
+        return self.recurrence(
+            self.embedding(ops.spatial_mean(features)), state
+        )
 
     def initial_state(self, batch_size):
         """Zeros, `(hidden, cell)`, each `(batch_size, units)`."""

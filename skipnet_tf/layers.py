@@ -230,15 +230,6 @@ class BatchNormalization(keras.layers.Layer):
         return tf.cast(outputs, inputs.dtype), mean, unbiased
 
 
-def spatial_mean(features: tf.Tensor) -> tf.Tensor:
-    """Mean over height and width, float32 `(batch, channels)`.
-
-    TensorFlow sums half precision in float32; to convert the map first would
-    take longer than the sum.
-    """
-    return tf.cast(tf.reduce_mean(features, axis=(1, 2)), tf.float32)
-
-
 def decision_layer(inputs: int, outputs: int, init: str) -> keras.layers.Dense:
     """The last layer of a gate.
 

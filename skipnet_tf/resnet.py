@@ -4,6 +4,7 @@ import keras
 import tensorflow as tf
 
 from skipnet_tf import flops
+from skipnet_tf import ops
 from skipnet_tf.blocks import BasicBlock
 from skipnet_tf.blocks import BottleneckBlock
 from skipnet_tf.layers import BatchNormalization
@@ -11,7 +12,6 @@ from skipnet_tf.layers import Convolution
 from skipnet_tf.layers import dtype_policy
 from skipnet_tf.layers import layer_config
 from skipnet_tf.layers import normal
-from skipnet_tf.layers import spatial_mean
 from skipnet_tf.training import Classifier
 
 
@@ -142,7 +142,7 @@ class ResNet(Classifier):
 
     def head(self, features):
         """Spatial mean and classifier, in float32."""
-        return self.classifier(spatial_mean(features))
+        return self.classifier(ops.spatial_mean(features))
 
     def multiply_adds(self, height, width):
         """`(fixed, blocks, gates)` for images of `height * width` pixels.

@@ -5,7 +5,6 @@ import tensorflow as tf
 
 from skipnet_tf import ops
 from skipnet_tf import policy as policies
-from skipnet_tf.blocks import EXECUTIONS
 from skipnet_tf.blocks import GatedBlock
 from skipnet_tf.gates import FeedForwardGateI
 from skipnet_tf.gates import FeedForwardGateII
@@ -79,11 +78,6 @@ class SkipNet(StagedClassifier):
         dtype=None,
     ):
         check_network(blocks, filters, stem, num_classes, input_shape)
-        if execution not in EXECUTIONS:
-            raise ValueError(
-                f"`execution` must be one of {EXECUTIONS}. "
-                f"Received: execution={execution!r}"
-            )
         if not 0.0 <= threshold <= 1.0:
             raise ValueError(
                 "`threshold` must be a probability, in [0, 1]. "
@@ -104,7 +98,7 @@ class SkipNet(StagedClassifier):
         self.gate = gate
         self.gate_init = gate_init
         self.threshold = threshold
-        self.execution = execution
+        self.execution = ops.check_execution(execution)
         gated = self.backbone.blocks[1:]
         with dtype_policy(self.dtype_policy):
             self.gates = _make_gates(gate, gate_init, [b.name for b in gated])
@@ -157,9 +151,10 @@ class SkipNet(StagedClassifier):
 
     def route_with(self, images, policy, training=False) -> dict:
         """`route` under any policy, see `skipnet_tf.policy`."""
-        execution = self.execution
-        if self.jit_compile:
-            execution = "masked"  # XLA has no shapes that depend on data
+        if training:
+            execution = self.training_execution
+        else:  # XLA has no shapes that depend on data
+            execution = "masked" if self.jit_compile else self.execution
         x = self.backbone.stem(images, training)
         x = self.backbone.blocks[0](x, training=training)
         state, all_logits, decisions = None, [], []

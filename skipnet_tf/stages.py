@@ -11,6 +11,7 @@ import keras
 import tensorflow as tf
 
 from skipnet_tf import objectives
+from skipnet_tf import ops
 from skipnet_tf import policy
 
 # Decisions of the random baseline at inference; any constant would do.
@@ -28,6 +29,8 @@ class Stage:
     # Names of the hyper-parameters; set by `_set_hyperparameters`.
     hyperparameters: tuple[str, ...] = ()
     samples = False  # Does training draw decisions?
+    # How blocks obey decisions in training, see `blocks.GatedBlock`.
+    execution = "masked"
 
     def __init__(self, seed: int = 0):
         self.seed = seed
@@ -185,9 +188,14 @@ class HybridReinforce(Stage):
         costs: Optional sequence of N floats, relative cost C_i of each block.
             Defaults to `None`, all equal as in the paper.
         seed: Int, of the sampled decisions. Defaults to `0`.
+        execution: `"masked"`, every block is computed for every image, or
+            `"conditional"`, a skipped block costs neither forward nor
+            backward, and batch statistics come from the images that run it.
+            XLA and several replicas, whose statistics are synchronised, fall
+            back to `"masked"`. Defaults to `"masked"`, as published.
 
     Raises:
-        ValueError: If a number is out of range.
+        ValueError: If a number is out of range or `execution` is unknown.
 
     Reference:
         - [Wang et al., 2018](https://arxiv.org/abs/1711.09485), Eq. 5, 6
@@ -203,8 +211,10 @@ class HybridReinforce(Stage):
         rl_weight=1.28,
         costs=None,
         seed: int = 0,
+        execution: str = "masked",
     ):
         super().__init__(seed)
+        self.execution = ops.check_execution(execution)
         values = {"alpha": alpha, "gamma": gamma, "rl_weight": rl_weight}
         if isinstance(gamma, numbers.Real) and gamma > 1:
             raise ValueError(
@@ -251,7 +261,12 @@ class HybridReinforce(Stage):
         return supervised + self.value("rl_weight", step) * policy_loss
 
     def get_config(self):
-        return {"beta": self.beta, **super().get_config(), "costs": self.costs}
+        return {
+            "beta": self.beta,
+            **super().get_config(),
+            "costs": self.costs,
+            "execution": self.execution,
+        }
 
 
 @keras.saving.register_keras_serializable(package="skipnet_tf")
@@ -269,6 +284,7 @@ class Reinforce(HybridReinforce):
         rl_weight: See `HybridReinforce`. Defaults to `1.28`.
         costs: See `HybridReinforce`. Defaults to `None`.
         seed: Int, of the sampled decisions. Defaults to `0`.
+        execution: See `HybridReinforce`. Defaults to `"masked"`.
     """
 
     def policy_terms(self, routed, cross_entropy, step, seed):

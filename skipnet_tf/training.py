@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import inspect
+import logging
 
 import keras
 import tensorflow as tf
@@ -10,6 +11,8 @@ import tensorflow as tf
 from skipnet_tf import metrics as metrics_module
 from skipnet_tf.stages import Stage
 from skipnet_tf.stages import Supervised
+
+_LOG = logging.getLogger(__name__)
 
 # Begins the sentence about labels out of range, to be found in an error.
 _LABELS = "labels must lie in"
@@ -152,6 +155,7 @@ class StagedClassifier(Classifier):
         self.route_metrics = metrics_module.RouteMetrics(gates)
         self._tracked_metrics = self.route_metrics.all()
         self.stage = Supervised()
+        self.training_execution = self.stage.execution
 
     def compile(
         self,
@@ -203,6 +207,24 @@ class StagedClassifier(Classifier):
             auto_scale_loss=auto_scale_loss,
         )
         self._compile_arguments["stage"] = stage
+        self.training_execution = self._possible(stage.execution)
+
+    def _possible(self, execution):
+        """How a training step can obey decisions, where it is to run."""
+        replicas = self.distribute_strategy.num_replicas_in_sync
+        if execution == "masked":
+            return execution
+        if self.jit_compile:
+            reason = "XLA has no shapes that depend on decisions"
+        elif replicas > 1:
+            reason = (
+                f"batch normalisation is synchronised over {replicas} "
+                "replicas, and each selects images of its own"
+            )
+        else:
+            return execution
+        _LOG.warning("computing skipped blocks in training: %s", reason)
+        return "masked"
 
     def train_step(self, data):
         images, labels, weights = keras.utils.unpack_x_y_sample_weight(data)

@@ -6,6 +6,7 @@ import tensorflow as tf
 from cases import images
 
 from skipnet_tf import blocks
+from skipnet_tf import ops
 
 _DECISIONS = tf.constant([1.0, 0.0, 0.0, 1.0, 1.0])
 
@@ -48,7 +49,7 @@ def test_multiply_adds_of_a_bottleneck_by_hand():
 
 
 @pytest.mark.parametrize("kind", ["basic", "bottleneck"])
-@pytest.mark.parametrize("execution", blocks.EXECUTIONS)
+@pytest.mark.parametrize("execution", ops.EXECUTIONS)
 def test_a_gated_block_runs_where_it_is_told(kind, execution):
     block = _block(kind)
     gated = blocks.GatedBlock(block)
@@ -65,7 +66,7 @@ def test_a_gated_block_runs_where_it_is_told(kind, execution):
 def test_a_skipped_block_without_projection_is_the_identity():
     gated = blocks.GatedBlock(blocks.BasicBlock(4))
     inputs = images(5, 6, 7, 4)
-    for execution in blocks.EXECUTIONS:
+    for execution in ops.EXECUTIONS:
         outputs = gated(inputs, tf.zeros([5]), execution=execution)
         np.testing.assert_array_equal(outputs, inputs)
 
@@ -81,7 +82,7 @@ def test_soft_decisions_mix_both_terms_of_equation_1():
     np.testing.assert_allclose(outputs, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_training_takes_statistics_of_all_rows():
+def test_masked_training_takes_statistics_of_all_rows():
     statistics = []
     inputs = images(5, 6, 7, 4)
     gated = blocks.GatedBlock(_block("basic"))
@@ -89,11 +90,96 @@ def test_training_takes_statistics_of_all_rows():
     start = gated.get_weights()
     for decisions in (tf.ones([5]), tf.zeros([5])):
         gated.set_weights(start)
-        gated(inputs, decisions, training=True, execution="conditional")
+        gated(inputs, decisions, training=True)
         statistics.append(gated.get_weights())
     for one, other in zip(*statistics):
         np.testing.assert_array_equal(one, other)
     assert any(not np.array_equal(a, b) for a, b in zip(start, statistics[0]))
+
+
+def _trained(block, inputs, decisions, execution):
+    """Outputs, gradients and statistics of one training step in a graph."""
+    gated = blocks.GatedBlock(block)
+    gated.build(inputs.shape)
+    start = gated.get_weights()
+
+    @tf.function
+    def step(inputs, decisions):
+        with tf.GradientTape() as tape:
+            tape.watch([inputs, decisions])
+            outputs = gated(
+                inputs, decisions, training=True, execution=execution
+            )
+            loss = tf.reduce_sum(tf.sin(outputs))
+        wanted = [inputs, decisions, *gated.trainable_variables]
+        return outputs, tape.gradient(
+            loss, wanted, unconnected_gradients="zero"
+        )
+
+    outputs, gradients = step(tf.constant(inputs), tf.constant(decisions))
+    moving = [w.numpy() for w in gated.non_trainable_variables]
+    gated.set_weights(start)
+    return outputs.numpy(), [g.numpy() for g in gradients], moving
+
+
+@pytest.mark.parametrize("kind", ["basic", "bottleneck"])
+def test_conditional_training_is_a_step_on_the_rows_that_run(kind):
+    # A block without projection: skipped rows pass gradients and nothing else.
+    block = {
+        "basic": blocks.BasicBlock(4),
+        "bottleneck": blocks.BottleneckBlock(1),
+    }[kind]
+    inputs, runs = images(5, 6, 7, 4), _DECISIONS.numpy() == 1
+    outputs, gradients, moving = _trained(
+        block, inputs, _DECISIONS, "conditional"
+    )
+    kept, (kept_inputs, _, *kept_weights), kept_moving = _trained(
+        block, inputs[runs], np.ones(3, "float32"), "masked"
+    )
+    np.testing.assert_allclose(outputs[runs], kept, rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(outputs[~runs], inputs[~runs])
+    to_inputs, to_decisions, *to_weights = gradients
+    np.testing.assert_allclose(to_inputs[runs], kept_inputs, 1e-4, 1e-4)
+    np.testing.assert_allclose(to_inputs[~runs], np.cos(inputs[~runs]), 1e-5)
+    np.testing.assert_array_equal(to_decisions, np.zeros(5))
+    for one, other in zip(to_weights, kept_weights, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
+    for one, other in zip(moving, kept_moving, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+
+
+def test_a_block_that_nobody_runs_keeps_its_statistics_and_gets_no_gradient():
+    block, inputs = blocks.BasicBlock(4), images(5, 6, 7, 4)
+    block.build((None, None, None, 4))
+    before = [w.numpy() for w in block.non_trainable_variables]
+    outputs, gradients, moving = _trained(
+        block, inputs, np.zeros(5, "float32"), "conditional"
+    )
+    np.testing.assert_array_equal(outputs, inputs)
+    np.testing.assert_allclose(gradients[0], np.cos(inputs), rtol=1e-5)
+    for gradient in gradients[1:]:
+        np.testing.assert_array_equal(gradient, np.zeros_like(gradient))
+    for one, other in zip(moving, before, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_projection_is_trained_on_all_rows():
+    # Nobody runs the block: its shortcut is all there is.
+    block, inputs = _block("basic"), images(5, 6, 7, 4)
+    results = [
+        _trained(block, inputs, np.zeros(5, "float32"), execution)
+        for execution in ops.EXECUTIONS
+    ]
+    conditional, masked = results
+    np.testing.assert_allclose(conditional[0], masked[0], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        conditional[1][0], masked[1][0], rtol=1e-4, atol=1e-5
+    )
+    # Only the statistics of the projection have moved.
+    gated = blocks.GatedBlock(block)
+    gated(inputs, tf.zeros([5]), training=True, execution="conditional")
+    assert np.any(block.projection_norm.moving_mean)
+    assert not np.any(block.norms[0].moving_mean)
 
 
 def _computed_rows(gated, inputs, decisions):
@@ -131,7 +217,7 @@ def test_conditional_execution_passes_gradients():
     gated = blocks.GatedBlock(_block("basic"))
     inputs = tf.constant(images(5, 6, 7, 4))
     gradients = []
-    for execution in blocks.EXECUTIONS:
+    for execution in ops.EXECUTIONS:
         with tf.GradientTape() as tape:
             tape.watch(inputs)
             outputs = gated(inputs, _DECISIONS, execution=execution)

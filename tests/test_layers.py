@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import tensorflow as tf
 from cases import images
 
 from skipnet_tf import layers
@@ -107,12 +106,3 @@ def test_a_single_pixel_has_no_variance_and_stays_finite():
     outputs = layer(np.full((1, 1, 1, 2), 5, "float32"), training=True)
     np.testing.assert_array_equal(outputs, np.zeros((1, 1, 1, 2)))
     assert np.isfinite(layer.moving_variance).all()
-
-
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_spatial_means_are_summed_in_float32(dtype):
-    # 4,096 ones: a sum in bfloat16, of 8 bits, would never pass 256.
-    maps = np.ones((1, 64, 64, 2)) * [1, 3]
-    means = layers.spatial_mean(tf.constant(maps, dtype))
-    assert means.dtype == tf.float32
-    np.testing.assert_array_equal(means, [[1, 3]])
