@@ -9,15 +9,12 @@ Everything runs on the processor.
 """
 
 import concurrent.futures
-import contextlib
-import importlib.metadata
-import json
 import multiprocessing
 import os
-import platform
 import sys
 import tempfile
 
+import common
 import measuring
 import networks
 import peers
@@ -88,13 +85,19 @@ def main(argv):
 
 
 def _measure_all():
-    # All on the processor; the child processes inherit both.
-    os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    _check_flags()
+    common.use_processor()
+    for flag, known in (
+        (_NETWORKS, networks.NETWORKS),
+        (_PRECISIONS, PRECISIONS),
+        (_PEERS, peers.PACKAGES),
+    ):
+        common.check_choices(flag, known)
+    every_threads = common.numbers(_THREADS, 1, 1024)
+    batches = common.numbers(_BATCHES, 1, 65536)
+    shares = common.numbers(_OPEN, 0, 100)
     os.makedirs(_OUT.value, exist_ok=True)
-    others = _installed(_PEERS.value)
-    machine = _machine(others)
+    others = common.installed({p: peers.PACKAGES[p] for p in _PEERS.value})
+    machine = common.machine(("tensorflow", *others))
     print(", ".join(machine.values()))
     for name in _NETWORKS.value:
         print(name, file=sys.stderr)
@@ -104,23 +107,20 @@ def _measure_all():
             _prepare, network, _PRECISIONS.value, others, folder
         )
         rows = []
-        for threads in _numbers(_THREADS):
+        for threads in every_threads:
             plan = measuring.Plan(
                 size=network.size,
                 paths=paths,
                 peers=converted,
                 threads=threads,
-                batches=_numbers(_BATCHES) or network.batches,
-                shares=_numbers(_OPEN),
+                batches=batches or network.batches,
+                shares=shares,
                 repeats=_REPEATS.value,
                 seconds=_SECONDS.value,
             )
             rows += _in_child(measuring.measure, plan)
         result = {"network": name, "machine": machine, "rows": rows}
-        path = os.path.join(_OUT.value, f"inference_{name}.json")
-        with open(path, "w") as file:
-            json.dump(result, file, indent=1)
-        print(path)
+        print(common.save(_OUT.value, "inference", result))
 
 
 def _in_child(function, *arguments):
@@ -157,65 +157,6 @@ def _prepare(network, precisions, others, folder):
             network, "float32", os.path.join(folder, "float32")
         )["dense"]
     return paths, {peer: peers.convert(peer, dense) for peer in others}
-
-
-def _check_flags():
-    for flag, known in (
-        (_NETWORKS, networks.NETWORKS),
-        (_PRECISIONS, PRECISIONS),
-        (_PEERS, peers.PACKAGES),
-    ):
-        if not set(flag.value) <= set(known):
-            raise ValueError(
-                f"--{flag.name} takes {','.join(known)}; "
-                f"received {','.join(flag.value)}"
-            )
-    for flag, low, high in (
-        (_THREADS, 1, 1024),
-        (_BATCHES, 1, 65536),
-        (_OPEN, 0, 100),
-    ):
-        if not all(low <= number <= high for number in _numbers(flag)):
-            raise ValueError(f"--{flag.name} takes numbers of {low} to {high}")
-
-
-def _numbers(flag):
-    try:
-        return [int(number) for number in flag.value or ()]
-    except ValueError as error:
-        raise ValueError(f"--{flag.name} takes whole numbers") from error
-
-
-def _installed(wanted):
-    """The peers whose packages are there; says how to get the others."""
-    found = []
-    for peer in wanted:
-        missing = peers.missing(peer)
-        if missing:
-            print(
-                f"goes on without {peer}: {', '.join(missing)} missing; "
-                "pip install 'skipnet_tf[benchmark]'",
-                file=sys.stderr,
-            )
-        else:
-            found.append(peer)
-    return found
-
-
-def _machine(others):
-    """What the figures depend on, in words."""
-    processor = platform.processor() or platform.machine()
-    with contextlib.suppress(OSError):
-        with open("/proc/cpuinfo") as file:
-            names = [line for line in file if line.startswith("model name")]
-        if names:
-            processor = names[0].split(":", 1)[1].strip()
-    versions = {
-        package: f"{package} {importlib.metadata.version(package)}"
-        for package in ("tensorflow", *others)
-    }
-    cores = f"{os.cpu_count()} logical cores"
-    return {"processor": processor, "cores": cores, **versions}
 
 
 if __name__ == "__main__":

@@ -1,12 +1,14 @@
 """Times networks that take turns, in a process with one number of threads."""
 
 import dataclasses
+import itertools
 import statistics
 import sys
 import time
 from collections.abc import Callable
 from collections.abc import Sequence
 
+import common
 import numpy as np
 import peers
 from networks import spread
@@ -15,7 +17,6 @@ from skipnet_tf import sessions
 from skipnet_tf import verification
 
 _DRAWS = 8  # of decisions for each batch and share
-_FEWEST = 5  # rounds, however long they take
 _TOLERANCES = {"float32": 1e-3, "bfloat16": 5e-2}  # of the largest logit
 
 
@@ -95,10 +96,7 @@ def interleave(
         List of times for each of `calls`.
     """
     times = [[] for _ in calls]
-    end = time.perf_counter() + seconds
-    for turn in range(repeats):
-        if turn >= _FEWEST and time.perf_counter() > end:
-            break
+    for turn in itertools.islice(common.rounds(seconds), repeats):
         for call, taken in zip(calls, times):
             start = time.perf_counter()
             call(turn)

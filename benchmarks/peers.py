@@ -5,7 +5,6 @@ batch the shape of the images, which lets them optimise most.
 """
 
 import contextlib
-import importlib.util
 import os
 import subprocess
 import sys
@@ -23,11 +22,6 @@ PRECISIONS = {
     "openvino": ("float32", "bfloat16"),
 }
 _HINTS = {"float32": "f32", "bfloat16": "bf16"}
-
-
-def missing(peer: str) -> list[str]:
-    """Packages that a peer needs and that are not installed."""
-    return [p for p in PACKAGES[peer] if importlib.util.find_spec(p) is None]
 
 
 def convert(peer: str, dense: str) -> str:

@@ -1,11 +1,10 @@
 """Tables and pictures of what was measured."""
 
-import glob
-import json
 import os
 from collections.abc import Iterable
 from collections.abc import Sequence
 
+import common
 import numpy as np
 
 _PEERS = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
@@ -83,14 +82,14 @@ def markdown(results: Sequence[dict]) -> str:
     for result in results:
         rows = result["rows"]
         parts.append(f"## {result['network']}")
-        parts.append(_machine(result["machine"]))
+        parts.append(machine(result["machine"]))
         shares = sorted({r["percent"] for r in rows if r["kind"] == "straight"})
         parts.append(_SKIPPING.format(shares=" and ".join(map(str, shares))))
         for threads, precision in combinations(rows):
-            parts.append(f"### {precision}, {_threads(threads)}")
+            parts.append(f"### {precision}, {threads(threads)}")
             parts.append(skipping_table(Times(rows, threads, precision)))
         for threads in sorted({row["threads"] for row in rows}):
-            parts.append(f"### Runtimes and precisions, {_threads(threads)}")
+            parts.append(f"### Runtimes and precisions, {threads(threads)}")
             parts += [_PEERS_TEXT, peers_table(rows, threads)]
             parts += [_PRECISION_TEXT, precision_table(rows, threads)]
     return "\n\n".join(part.strip() for part in parts) + "\n"
@@ -109,15 +108,15 @@ def skipping_table(times: Times) -> str:
                 [
                     str(batch),
                     f"{percent} %",
-                    _number(time),
-                    _number(macs),
-                    _number(time - macs, "+.2f"),
-                    _number(ideal),
-                    _number(time - ideal, "+.2f"),
+                    number(time),
+                    number(macs),
+                    number(time - macs, "+.2f"),
+                    number(ideal),
+                    number(time - ideal, "+.2f"),
                 ]
             )
     header = ["batch", "gates open", "time", "multiply-adds", "difference"]
-    return _table([*header, "straight line", "difference"], lines)
+    return table([*header, "straight line", "difference"], lines)
 
 
 def peers_table(rows: Sequence[dict], threads: int) -> str:
@@ -137,8 +136,8 @@ def peers_table(rows: Sequence[dict], threads: int) -> str:
             dense = times.median(batch, "dense")
             line = lines.setdefault(batch, [str(batch)])
             line.append(f"{dense:.1f}")
-            line += [_number(times.median(batch, p) / dense) for p in peers]
-    return _table(header, lines.values())
+            line += [number(times.median(batch, p) / dense) for p in peers]
+    return table(header, lines.values())
 
 
 def precision_table(rows: Sequence[dict], threads: int) -> str:
@@ -151,29 +150,29 @@ def precision_table(rows: Sequence[dict], threads: int) -> str:
     lines = [
         [str(batch)]
         + [
-            _number(half.median(batch, *c) / full.median(batch, *c))
+            number(half.median(batch, *c) / full.median(batch, *c))
             for c in contenders
         ]
         for batch in half.batches
     ]
     shares = [f"{percent} % open" for percent in half.shares]
-    return _table(["batch", "dense", *shares], lines)
+    return table(["batch", "dense", *shares], lines)
 
 
-def _table(header, lines):
+def table(header, lines):
     rows = [header, ["---:"] * len(header), *lines]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
-def _number(value, form=".2f"):
+def number(value, form=".2f"):
     return format(value, form)
 
 
-def _threads(number):
+def threads(number):
     return f"{number} thread{'s' if number > 1 else ''}"
 
 
-def _machine(machine):
+def machine(machine):
     return ", ".join(machine.values()) + "."
 
 
@@ -195,7 +194,7 @@ def draw(path: str, results: Sequence[dict], threads: int, precision: str):
     size = max(7, 1 + 4.5 * columns), 6
     figure = Figure(size, layout="constrained")
     figure.suptitle(
-        f"Time of SkipNets, {precision}, {_threads(threads)}", fontsize=14
+        f"Time of SkipNets, {precision}, {threads(threads)}", fontsize=14
     )
     panels = figure.subplots(1, columns, sharey=True, squeeze=False)[0]
     for axes, result in zip(panels, results):
@@ -250,14 +249,7 @@ def write(folder: str) -> list[str]:
         ImportError: If matplotlib is missing; the table is written all the
             same.
     """
-    files = sorted(glob.glob(os.path.join(folder, "inference_*.json")))
-    results = []
-    for file in files:
-        with open(file) as opened:
-            results.append(json.load(opened))
-    if not results:
-        raise ValueError(f"there is no inference_*.json in {folder}")
-    results.sort(key=lambda result: min(r["median"] for r in result["rows"]))
+    results = common.load(folder, "inference")
     written = [os.path.join(folder, "inference.md")]
     with open(written[0], "w") as file:
         file.write(markdown(results))

@@ -38,8 +38,12 @@ class Steps(keras.callbacks.Callback):
         """Steps of this stage so far."""
         return int(self.variable.numpy())
 
-    def on_train_batch_begin(self, batch, logs=None):
-        self.variable.assign_add(1)
+    def on_epoch_begin(self, epoch, logs=None):
+        self._before = self.done
+
+    def on_train_batch_end(self, batch, logs=None):
+        # Not one by one: several steps may run without a callback.
+        self.variable.assign(self._before + batch + 1)
 
 
 class Checkpoints(keras.callbacks.Callback):
@@ -64,16 +68,22 @@ class Checkpoints(keras.callbacks.Callback):
         self.counter = counter
         self.every = every
         self.finite = 0  # the last step seen with a finite loss
+        self._seen = 0
 
     def on_train_batch_end(self, batch, logs=None):
-        step = self.counter.done
+        step, before = self.counter.done, self._seen
+        self._seen = step
         # The last step of an epoch is saved after its validation and log.
         last = batch + 1 == self.params["steps"]
-        save = self.every and step % self.every == 0 and not last
-        if save or step % _CHECK_STEPS == 0:
+        save = self.every and step // self.every > before // self.every
+        save = save and not last
+        if save or step // _CHECK_STEPS > before // _CHECK_STEPS:
             self._check(step, logs)
         if save:
             self.manager.save(checkpoint_number=step)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._seen = self.counter.done
 
     def on_epoch_end(self, epoch, logs=None):
         step = self.counter.done

@@ -180,6 +180,7 @@ def run_stage(
     workdir: str,
     strategy: tf.distribute.Strategy,
     checkpoint_steps: int = 0,
+    steps_per_execution: int = 1,
 ) -> dict:
     """Trains one stage, or resumes it, or reads what it gave.
 
@@ -190,6 +191,8 @@ def run_stage(
         strategy: Where to train.
         checkpoint_steps: Int, steps between checkpoints inside an epoch, 0
             for one at the end of each epoch only. Defaults to `0`.
+        steps_per_execution: Positive int, most training steps that run
+            without a callback between them. Defaults to `1`.
 
     Returns:
         Dict with a summary for `"validation"` and, if there is one,
@@ -218,7 +221,7 @@ def run_stage(
     with strategy.scope():
         model = plan.make()
     checkpoints.check_disk(model, folder)
-    _train(plan, model, splits, folder, checkpoint_steps)
+    _train(plan, model, splits, folder, checkpoint_steps, steps_per_execution)
     model.save(os.path.join(folder, "model.keras"))
     result = {
         name: evaluate(model, splits, split)
@@ -233,7 +236,7 @@ def run_stage(
     return result
 
 
-def _train(plan, model, splits, folder, checkpoint_steps):
+def _train(plan, model, splits, folder, checkpoint_steps, together):
     per_epoch = splits.describe().num_examples // splits.batch_size
     if per_epoch == 0:
         raise ValueError(
@@ -263,6 +266,8 @@ def _train(plan, model, splits, folder, checkpoint_steps):
             callbacks.TensorBoardLog(os.path.join(folder, "tensorboard"))
         )
     for segment in segments(first, plan.steps, per_epoch):
+        model.steps_per_execution = executed_together(segment.steps, together)
+        model.train_function = None  # made for another number of steps
         model.fit(
             splits.training(epochs, segment.first_step),
             validation_data=splits.evaluation(splits.validation_split),
@@ -309,6 +314,14 @@ def segments(first: int, total: int, per_epoch: int) -> Iterator[Segment]:
             steps = min(per_epoch - offset, total - first)
             yield Segment(first, epoch, epoch + 1, steps)
             first += steps
+
+
+def executed_together(steps: int, most: int) -> int:
+    """The largest divisor of an epoch's `steps` up to `most`.
+
+    Keras would run the last group of an epoch over its end.
+    """
+    return next(n for n in range(most, 0, -1) if steps % n == 0)
 
 
 def evaluate(model: ResNet | SkipNet, splits: Data, split: str) -> dict:

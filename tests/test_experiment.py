@@ -1,6 +1,7 @@
 """Segments of a resumed stage, logs and checkpoints."""
 
 import csv
+import types
 
 import keras
 import numpy as np
@@ -40,6 +41,32 @@ def test_a_finished_stage_has_no_segment():
 
 def test_a_stage_shorter_than_an_epoch_is_one_short_segment():
     assert as_tuples(0, 4, 10) == [(0, 0, 1, 4)]
+
+
+@pytest.mark.parametrize(
+    ("steps", "most", "together"), [(351, 10, 9), (351, 1, 1), (7, 5, 1)]
+)
+def test_steps_executed_together_divide_an_epoch(steps, most, together):
+    assert experiment.executed_together(steps, most) == together
+
+
+def test_checkpoints_are_saved_when_steps_executed_together_pass_them():
+    saved = []
+    manager = types.SimpleNamespace(
+        save=lambda checkpoint_number: saved.append(checkpoint_number)
+    )
+    counter = callbacks.Steps()
+    saver = callbacks.Checkpoints(manager, counter, every=5)
+    saver.set_params({"steps": 12})
+    for epoch in range(2):
+        for callback in (counter, saver):
+            callback.on_epoch_begin(epoch)
+        for batch in (2, 5, 8, 11):  # three steps at a time
+            for callback in (counter, saver):
+                callback.on_train_batch_end(batch, {"loss": 1.0})
+    # Passed 5, 10, then 15 and 20; the ends of epochs are saved elsewhere.
+    assert saved == [6, 15, 21]
+    assert counter.done == 24
 
 
 def compiled():

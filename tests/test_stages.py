@@ -27,6 +27,7 @@ _SEED = tf.constant([1, 2])
         ("gamma", -0.5),
         ("rl_weight", -1),
         ("costs", [1.0, 0.0]),
+        ("execution", "sparse"),
     ],
 )
 def test_numbers_out_of_range_are_refused(stage, argument, value):
@@ -70,6 +71,7 @@ def test_every_stage_has_its_policies(stage, training, inference):
         skipnet_tf.HybridReinforce(0.2, 0.5, 0.9, 2.0, [1, 2, 3], seed=4),
         skipnet_tf.Reinforce(0.2, "alpha/N", seed=5),
         skipnet_tf.HybridReinforce(alpha=schedules.Ramp(0.0, 0.3, 10)),
+        skipnet_tf.HybridReinforce(execution="conditional"),
     ],
 )
 def test_stages_survive_serialisation(stage):

@@ -191,6 +191,7 @@ def start(workdir):
         "--stages=hrl",
         "--from_scratch",
         "--deterministic",
+        "--steps_per_execution=2",
         "--hrl_steps=40",
         "--checkpoint_steps=4",
         "--alpha=1.0",

@@ -1,5 +1,7 @@
 """`compile`, `fit`, `evaluate` and what is saved in between."""
 
+import contextlib
+
 import keras
 import numpy as np
 import pytest
@@ -349,6 +351,52 @@ def test_xla_takes_the_same_supervised_step():
         _fit(model)
         results.append(model)
     assert _same(*results, rtol=1e-3, atol=1e-5)
+
+
+def test_a_conditional_step_is_a_masked_one_where_all_blocks_run():
+    results = []
+    start = _network().get_weights()
+    for execution in ("masked", "conditional"):
+        model = _network()
+        model.set_weights(start)
+        # Log-odds of 30: samples are ones.
+        model.gates[0].recurrence.decision.bias.assign([30.0])
+        stage = skipnet_tf.HybridReinforce(**_HYBRID, execution=execution)
+        model.compile(_sgd(), stage=stage)
+        assert _fit(model, 2).history["executed_blocks"] == [1.0, 1.0]
+        results.append(model)
+    assert _same(*results, atol=1e-5)
+
+
+def test_a_conditional_step_leaves_closed_blocks_alone():
+    model = _network()
+    model.gates[0].recurrence.decision.bias.assign([-30.0])
+    model.compile(
+        _sgd(), stage=skipnet_tf.HybridReinforce(execution="conditional")
+    )
+    first, *others = model.backbone.blocks
+    start = [[w.numpy() for w in b.weights] for b in (first, *others)]
+    executed = _fit(model, 2).history["executed_blocks"]
+    assert executed == pytest.approx([1 / 3, 1 / 3])
+    for block, weights in zip(others, start[1:], strict=True):
+        for now, before in zip(block.weights, weights, strict=True):
+            np.testing.assert_array_equal(now, before, err_msg=now.path)
+    assert not np.array_equal(first.weights[0], start[0][0])
+
+
+@pytest.mark.parametrize("where", ["XLA", "replicas"])
+def test_what_cannot_skip_in_training_says_why(where, caplog):
+    scope = contextlib.nullcontext()
+    if where == "replicas":
+        scope = two_replicas().scope()
+    with scope:
+        model = _network()
+    for execution in ("masked", "conditional"):
+        assert not caplog.records  # masked is as asked for
+        stage = skipnet_tf.HybridReinforce(execution=execution)
+        model.compile(_sgd(), stage=stage, jit_compile=where == "XLA")
+        assert model.training_execution == "masked"
+    assert where in caplog.text
 
 
 @pytest.mark.slow

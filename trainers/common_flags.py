@@ -69,6 +69,15 @@ def _define_what(defaults):
         "Reward the multiply-adds of a skipped block; all blocks count the "
         "same otherwise, as in the paper.",
     )
+    flags.DEFINE_enum(
+        "execution",
+        "conditional",
+        ["conditional", "masked"],
+        "Blocks in hrl and rl: conditional computes, forward and backward, "
+        "and takes batch statistics of, the images that run a block; masked "
+        "computes all of them, as published. XLA and several devices are "
+        "always masked.",
+    )
     flags.DEFINE_bool("sp_from_base", False, "Start sp from the dense network.")
     flags.DEFINE_bool(
         "from_scratch",
@@ -146,6 +155,13 @@ def _define_how(defaults):
         "jit_compile",
         False,
         "Compile steps with XLA, for GPUs; it computes skipped blocks too.",
+    )
+    flags.DEFINE_integer(
+        "steps_per_execution",
+        1,
+        "Steps between two looks at the progress; more of them help where a "
+        "step takes milliseconds.",
+        lower_bound=1,
     )
     flags.DEFINE_enum(
         "distribution", "none", ["none", "mirrored"], "Devices to train on."

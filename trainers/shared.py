@@ -17,7 +17,14 @@ from skipnet_tf import evaluation
 from skipnet_tf import experiment
 
 # May differ when the same command is given again to resume a run.
-_FREE_FLAGS = {"workdir", "data_dir", "download", "stages", "checkpoint_steps"}
+_FREE_FLAGS = {
+    "workdir",
+    "data_dir",
+    "download",
+    "stages",
+    "checkpoint_steps",
+    "steps_per_execution",
+}
 # What later stages depend on, of no concern to the stages before them.
 _SP_FLAGS = {
     "gate",
@@ -33,6 +40,7 @@ _HRL_FLAGS = {
     "gamma",
     "rl_weight",
     "block_costs",
+    "execution",
     "from_scratch",
     "hrl_steps",
     "hrl_learning_rate",
@@ -96,7 +104,12 @@ def train(dataset: str) -> None:
     for stage in values.stages:
         plan = experiment.Plan(stage, _steps(stage), _maker(stage, info))
         results[stage] = experiment.run_stage(
-            plan, splits, values.workdir, strategy, values.checkpoint_steps
+            plan,
+            splits,
+            values.workdir,
+            strategy,
+            values.checkpoint_steps,
+            values.steps_per_execution,
         )
         split = "test" if splits.test_split else "validation"
         rows.append((stage, results[stage][split]))
@@ -161,6 +174,7 @@ def _stage(stage, model, info):
         rl_weight=values.rl_weight,
         costs=costs,
         seed=values.seed,
+        execution=values.execution,
     )
 
 
