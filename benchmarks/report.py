@@ -82,14 +82,16 @@ def markdown(results: Sequence[dict]) -> str:
     for result in results:
         rows = result["rows"]
         parts.append(f"## {result['network']}")
-        parts.append(machine(result["machine"]))
+        parts.append(machine_text(result["machine"]))
         shares = sorted({r["percent"] for r in rows if r["kind"] == "straight"})
         parts.append(_SKIPPING.format(shares=" and ".join(map(str, shares))))
         for threads, precision in combinations(rows):
-            parts.append(f"### {precision}, {threads(threads)}")
+            parts.append(f"### {precision}, {threads_text(threads)}")
             parts.append(skipping_table(Times(rows, threads, precision)))
         for threads in sorted({row["threads"] for row in rows}):
-            parts.append(f"### Runtimes and precisions, {threads(threads)}")
+            parts.append(
+                f"### Runtimes and precisions, {threads_text(threads)}"
+            )
             parts += [_PEERS_TEXT, peers_table(rows, threads)]
             parts += [_PRECISION_TEXT, precision_table(rows, threads)]
     return "\n\n".join(part.strip() for part in parts) + "\n"
@@ -108,11 +110,11 @@ def skipping_table(times: Times) -> str:
                 [
                     str(batch),
                     f"{percent} %",
-                    number(time),
-                    number(macs),
-                    number(time - macs, "+.2f"),
-                    number(ideal),
-                    number(time - ideal, "+.2f"),
+                    decimals(time),
+                    decimals(macs),
+                    decimals(time - macs, "+.2f"),
+                    decimals(ideal),
+                    decimals(time - ideal, "+.2f"),
                 ]
             )
     header = ["batch", "gates open", "time", "multiply-adds", "difference"]
@@ -136,7 +138,7 @@ def peers_table(rows: Sequence[dict], threads: int) -> str:
             dense = times.median(batch, "dense")
             line = lines.setdefault(batch, [str(batch)])
             line.append(f"{dense:.1f}")
-            line += [number(times.median(batch, p) / dense) for p in peers]
+            line += [decimals(times.median(batch, p) / dense) for p in peers]
     return table(header, lines.values())
 
 
@@ -150,7 +152,7 @@ def precision_table(rows: Sequence[dict], threads: int) -> str:
     lines = [
         [str(batch)]
         + [
-            number(half.median(batch, *c) / full.median(batch, *c))
+            decimals(half.median(batch, *c) / full.median(batch, *c))
             for c in contenders
         ]
         for batch in half.batches
@@ -159,20 +161,24 @@ def precision_table(rows: Sequence[dict], threads: int) -> str:
     return table(["batch", "dense", *shares], lines)
 
 
-def table(header, lines):
+def table(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    """A table in Markdown, its columns flush right."""
     rows = [header, ["---:"] * len(header), *lines]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
-def number(value, form=".2f"):
+def decimals(value: float, form: str = ".2f") -> str:
+    """A ratio in a table."""
     return format(value, form)
 
 
-def threads(number):
+def threads_text(number: int) -> str:
+    """So many threads, in words."""
     return f"{number} thread{'s' if number > 1 else ''}"
 
 
-def machine(machine):
+def machine_text(machine: dict[str, str]) -> str:
+    """A line about what `common.machine` found."""
     return ", ".join(machine.values()) + "."
 
 
@@ -194,7 +200,7 @@ def draw(path: str, results: Sequence[dict], threads: int, precision: str):
     size = max(7, 1 + 4.5 * columns), 6
     figure = Figure(size, layout="constrained")
     figure.suptitle(
-        f"Time of SkipNets, {precision}, {threads(threads)}", fontsize=14
+        f"Time of SkipNets, {precision}, {threads_text(threads)}", fontsize=14
     )
     panels = figure.subplots(1, columns, sharey=True, squeeze=False)[0]
     for axes, result in zip(panels, results):

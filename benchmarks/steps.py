@@ -2,6 +2,7 @@
 
 import keras
 import tensorflow as tf
+from architectures import FEW
 from architectures import POLICIES
 from architectures import Architecture
 
@@ -37,6 +38,8 @@ class Imposed(HybridReinforce):
 class KerasTraining:
     """The same batch again and again through what `fit` calls for a step.
 
+    The first step has only a few images of it.
+
     Args:
         model: A compiled `keras.Model`.
         architecture: The shapes.
@@ -48,8 +51,11 @@ class KerasTraining:
     ):
         self._model = model
         model.make_train_function()
-        data = tf.data.Dataset.from_tensors(architecture.random_batch(batch))
-        self._batches = iter(data.repeat())
+        images, labels = architecture.random_batch(batch)
+        first = tf.data.Dataset.from_tensors((images[:FEW], labels[:FEW]))
+        rest = tf.data.Dataset.from_tensors((images, labels)).repeat()
+        # One graph for both: the size of a batch is left open.
+        self._batches = iter(first.concatenate(rest))
         self._logs = None
 
     @property

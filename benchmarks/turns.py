@@ -14,8 +14,6 @@ import common
 import memory
 from architectures import Architecture
 
-_MEASURED = 2  # steps whose memory counts
-
 
 @dataclasses.dataclass(frozen=True)
 class Contender:
@@ -33,7 +31,7 @@ class Contender:
     @property
     def warm_up(self) -> int:
         """Steps before any counts: every number of rows has its kernels."""
-        return 8 if self.kind == "conditional" else 2
+        return 10 if self.kind == "conditional" else 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,10 +66,14 @@ class Session:
         return self._training.parameters
 
     def warm_up(self, steps: int) -> float:
-        """MiB of a step above the process between steps, after `steps`."""
-        self.run(steps)
+        """MiB that a batch adds, at most, to a process that trains.
+
+        The first step has few images: graph, kernels and optimizer are there
+        after it. Later the library may keep what it has taken.
+        """
+        self.run(1)
         idle = memory.settle()
-        self.run(_MEASURED)
+        self.run(steps)
         return memory.peak() - idle
 
     def run(self, steps: int) -> list[float]:
@@ -105,6 +107,8 @@ class Worker:
         )
         self._process.start()
         other.close()
+        # Now, so that all load their libraries side by side.
+        self._pipe.send(("parameters", ()))
 
     def __enter__(self):
         return self
@@ -116,6 +120,14 @@ class Worker:
         if self._process.is_alive():
             self._process.kill()
             self._process.join()
+
+    def parameters(self) -> int:
+        """Number of weights that are trained; ask for it first, and once.
+
+        Raises:
+            RuntimeError: If they cannot be made.
+        """
+        return self._answer()
 
     def ask(self, request: str, *arguments):
         """The answer of a method of `Session`, waited for.
@@ -130,10 +142,13 @@ class Worker:
         Raises:
             RuntimeError: If it fails or the process has ended.
         """
+        self._pipe.send((request, arguments))
+        return self._answer()
+
+    def _answer(self):
         try:
-            self._pipe.send((request, arguments))
             answer = self._pipe.recv()
-        except (EOFError, OSError) as error:
+        except (EOFError, ConnectionError) as error:
             raise RuntimeError(
                 f"the process of {self.contender.kind} has ended; "
                 "is there memory enough?"
