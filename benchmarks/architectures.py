@@ -5,7 +5,6 @@ from collections.abc import Iterator
 
 import numpy as np
 
-FEW = 2  # images in the first step, for all but the memory of a batch
 # Keras's names of the precisions.
 POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
 

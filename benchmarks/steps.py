@@ -1,8 +1,8 @@
 """Training steps of the contenders, each to be built in its own process."""
 
 import keras
+import memory
 import tensorflow as tf
-from architectures import FEW
 from architectures import POLICIES
 from architectures import Architecture
 
@@ -38,8 +38,6 @@ class Imposed(HybridReinforce):
 class KerasTraining:
     """The same batch again and again through what `fit` calls for a step.
 
-    The first step has only a few images of it.
-
     Args:
         model: A compiled `keras.Model`.
         architecture: The shapes.
@@ -51,11 +49,8 @@ class KerasTraining:
     ):
         self._model = model
         model.make_train_function()
-        images, labels = architecture.random_batch(batch)
-        first = tf.data.Dataset.from_tensors((images[:FEW], labels[:FEW]))
-        rest = tf.data.Dataset.from_tensors((images, labels)).repeat()
-        # One graph for both: the size of a batch is left open.
-        self._batches = iter(first.concatenate(rest))
+        data = tf.data.Dataset.from_tensors(architecture.random_batch(batch))
+        self._batches = iter(data.repeat())
         self._logs = None
 
     @property
@@ -67,6 +62,10 @@ class KerasTraining:
     def step(self) -> None:
         """One step of training."""
         self._logs = self._model.train_function(self._batches)
+
+    def memory(self) -> float:
+        """MiB of tensors alive during a step."""
+        return memory.peak(self.step)
 
     def loss(self) -> float:
         """Mean of all steps."""

@@ -11,7 +11,6 @@ import time
 from collections.abc import Sequence
 
 import common
-import memory
 from architectures import Architecture
 
 
@@ -65,16 +64,10 @@ class Session:
         """Number of weights that are trained."""
         return self._training.parameters
 
-    def warm_up(self, steps: int) -> float:
-        """MiB that a batch adds, at most, to a process that trains.
-
-        The first step has few images: graph, kernels and optimizer are there
-        after it. Later the library may keep what it has taken.
-        """
-        self.run(1)
-        idle = memory.settle()
+    def warm_up(self, steps: int) -> float | None:
+        """MiB of the tensors of a step, where that is known."""
         self.run(steps)
-        return memory.peak() - idle
+        return self._training.memory()
 
     def run(self, steps: int) -> list[float]:
         """Milliseconds of each step."""

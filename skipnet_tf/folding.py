@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from skipnet_tf import gates
 from skipnet_tf import layers
+from skipnet_tf import ops
 
 # Multiply-adds are linear in the areas of the maps. Here they are a vector:
 # a constant, then the factors of the areas of the image, of the image halved
@@ -38,11 +39,6 @@ def areas(images: tf.Tensor, length: int) -> tf.Tensor:
         found.append(tf.reduce_prod(size))
         size = (size + 1) // 2
     return tf.stack(found)
-
-
-def spatial_mean(features: tf.Tensor) -> tf.Tensor:
-    """`ops.spatial_mean` without a gradient, which no server needs."""
-    return tf.cast(tf.reduce_mean(features, axis=(1, 2)), tf.float32)
 
 
 def multiply_adds(
@@ -277,7 +273,7 @@ class FeedForwardGate:
         for convolution in self._convolutions:
             maps = tf.nn.relu(convolution(maps))
         decision = tf.constant(self._decision, tf.float32)
-        return tf.matmul(spatial_mean(maps), decision), state
+        return tf.matmul(ops.spatial_mean(maps), decision), state
 
     def multiply_adds(self, halvings: int) -> np.ndarray:
         """Multiply-adds on a map of the image halved so many times."""

@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from skipnet_tf import folding
+from skipnet_tf import ops
 from skipnet_tf.resnet import ResNet
 from skipnet_tf.skipnet import SkipNet
 
@@ -119,7 +120,7 @@ class FrozenNetwork:
         """Means over space of the last map, and the logits of all gates."""
         batch = tf.shape(maps)[0]
         if not self._gated:
-            return folding.spatial_mean(maps), tf.zeros([batch, 0])
+            return ops.spatial_mean(maps), tf.zeros([batch, 0])
         if self._large_stem:
             return self._run_blocks(maps, cutoffs, _run_rows)
         # Blocks of small images take little more than starting operations:
@@ -157,11 +158,11 @@ class FrozenNetwork:
             found.append(logits)
         means = features[-1]
         if not self._brings_means:
-            means = folding.spatial_mean(features[0])
+            means = ops.spatial_mean(features[0])
         return means, tf.concat(found, axis=1)
 
     def _features(self, maps):
-        means = [folding.spatial_mean(maps)] if self._brings_means else []
+        means = [ops.spatial_mean(maps)] if self._brings_means else []
         return [maps, *means]
 
     def _spent(self, images, gates):

@@ -2,6 +2,7 @@
 
 All share one form, `logits, state = gate(features, state)`, so that a network
 runs them without asking which kind they are; only `RecurrentGate` has a state.
+In front of a block, `tapped(gate, features, ...)` runs any of them.
 """
 
 import math
@@ -19,6 +20,19 @@ from skipnet_tf.layers import normal
 from skipnet_tf.layers import uniform
 
 INITS = ("open", "published")
+
+
+def tapped(gate, features, state, training):
+    """`(features, logits, state)` of a gate in front of a block.
+
+    A gate that reads means alone says so by a method `decide(means, state)`,
+    and is spared gradients of the size of maps, see `ops.tap`. What comes
+    after the gate is to read the features returned.
+    """
+    if not hasattr(gate, "decide"):
+        return features, *gate(features, state, training=training)
+    features, means = ops.tap(features)
+    return features, *gate.decide(means, state)
 
 
 def _check_init(init):
@@ -199,8 +213,11 @@ class PooledGate(_FeedForwardGate):
         self.decision.build((None, self.units))
 
     def call(self, features, state=None, training=False):
-        hidden = self.hidden(ops.spatial_mean(features))
-        return _log_odds(self.decision(hidden)), state
+        return self.decide(ops.spatial_mean(features), state)
+
+    def decide(self, means, state=None):
+        """`call` on spatial means, float32 `(batch, channels)`."""
+        return _log_odds(self.decision(self.hidden(means))), state
 
     def multiply_adds(self, height, width):
         """Multiply-adds; the same for every size of the feature map."""
@@ -316,11 +333,13 @@ class RecurrentGate(keras.layers.Layer):
             self.recurrence.build()
 
     def call(self, features, state=None, training=False):
+        return self.decide(ops.spatial_mean(features), state)
+
+    def decide(self, means, state=None):
+        """`call` on spatial means, float32 `(batch, channels)`."""
         if state is None:
-            state = self.initial_state(tf.shape(features)[0])
-        return self.recurrence(
-            self.embedding(ops.spatial_mean(features)), state
-        )
+            state = self.initial_state(tf.shape(means)[0])
+        return self.recurrence(self.embedding(means), state)
 
     def initial_state(self, batch_size):
         """Zeros, `(hidden, cell)`, each `(batch_size, units)`."""

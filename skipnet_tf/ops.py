@@ -52,8 +52,7 @@ def spatial_mean(features: tf.Tensor) -> tf.Tensor:
     """Mean over height and width, what gates and classifiers read.
 
     TensorFlow sums half precision in float32; to convert the map first would
-    take longer than the sum. Backward it would divide the whole map by its
-    number of pixels; here the channels are divided and then spread.
+    take longer than the sum.
 
     Args:
         features: Float tensor `(batch, height, width, channels)`.
@@ -61,20 +60,35 @@ def spatial_mean(features: tf.Tensor) -> tf.Tensor:
     Returns:
         Float32 tensor `(batch, channels)`.
     """
-    shape = tf.shape(features)
-    dtype = features.dtype
+    return tf.cast(tf.reduce_mean(features, axis=(1, 2)), tf.float32)
+
+
+def tap(features: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """The features and their spatial mean, for a gate before a block.
+
+    The gradients of all gates are known early in the backward pass, before
+    those of the blocks: spread over maps, they would wait in memory. Here they
+    stay vectors until they are added to what comes from the block.
+
+    Args:
+        features: Float tensor `(batch, height, width, channels)`.
+
+    Returns:
+        `(features, means)`: what everything after the gate is to read, and
+        float32 `(batch, channels)`.
+    """
+    shape, dtype = tf.shape(features), features.dtype
 
     @tf.custom_gradient
-    def mean(maps):
-        def gradient(upstream):
-            pixels = tf.cast(shape[1] * shape[2], upstream.dtype)
-            share = tf.cast(upstream / pixels, dtype)
-            return tf.broadcast_to(share[:, None, None, :], shape)
+    def tapped(maps):
+        def gradient(to_maps, to_means):
+            pixels = tf.cast(shape[1] * shape[2], to_means.dtype)
+            share = tf.cast(to_means / pixels, dtype)
+            return to_maps + share[:, None, None, :]
 
-        averages = tf.reduce_mean(maps, axis=(1, 2))
-        return tf.cast(averages, tf.float32), gradient
+        return (tf.identity(maps), spatial_mean(maps)), gradient
 
-    return mean(features)
+    return tapped(features)
 
 
 def mix(

@@ -11,6 +11,7 @@ from skipnet_tf.gates import FeedForwardGateII
 from skipnet_tf.gates import PooledGate
 from skipnet_tf.gates import Recurrence
 from skipnet_tf.gates import RecurrentGate
+from skipnet_tf.gates import tapped
 from skipnet_tf.layers import dtype_policy
 from skipnet_tf.layers import layer_config
 from skipnet_tf.resnet import ResNet
@@ -161,7 +162,7 @@ class SkipNet(StagedClassifier):
         for index, (gate, block) in enumerate(
             zip(self.gates, self.gated_blocks)
         ):
-            logits, state = gate(x, state, training=training)
+            x, logits, state = tapped(gate, x, state, training)
             decision = policy(logits, index)
             x = block(x, decision, training=training, execution=execution)
             all_logits.append(logits)

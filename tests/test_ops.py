@@ -48,14 +48,19 @@ def test_spatial_means_are_summed_in_float32(dtype):
     np.testing.assert_array_equal(means, [[1, 3]])
 
 
-def test_a_spatial_mean_spreads_its_gradient_over_the_pixels():
+def test_a_tap_adds_the_gradients_of_features_and_means():
     maps = tf.constant(images(2, 3, 4, 5))
     with tf.GradientTape() as tape:
         tape.watch(maps)
-        total = tf.reduce_sum(ops.spatial_mean(maps) * tf.range(5.0))
-    # A channel's weight over the 12 pixels.
-    expected = np.broadcast_to(np.arange(5) / 12, maps.shape)
-    np.testing.assert_allclose(tape.gradient(total, maps), expected, rtol=1e-6)
+        features, means = ops.tap(maps)
+        total = tf.reduce_sum(means * tf.range(5.0)) + tf.reduce_sum(
+            tf.sin(features)
+        )
+    np.testing.assert_array_equal(features, maps)
+    np.testing.assert_allclose(means, np.mean(maps, (1, 2)), rtol=1e-5)
+    # A channel's weight over the 12 pixels, and what comes from the features.
+    expected = np.arange(5) / 12 + np.cos(maps)
+    np.testing.assert_allclose(tape.gradient(total, maps), expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize(
