@@ -1,8 +1,8 @@
 """Training steps of the contenders, each to be built in its own process."""
 
 import keras
-import memory
 import tensorflow as tf
+import tracing
 from architectures import POLICIES
 from architectures import Architecture
 
@@ -65,7 +65,7 @@ class KerasTraining:
 
     def memory(self) -> float:
         """MiB of tensors alive during a step."""
-        return memory.peak(self.step)
+        return tracing.peak_memory(self.step)
 
     def loss(self) -> float:
         """Mean of all steps."""

@@ -18,8 +18,8 @@ _PRECISIONS = ("float32", "bfloat16")
 _TEXT = """\
 Batches of {batch} on {threads}; images per second, from medians. Speeds are
 relative to the dense network of the same precision, the last one to the same
-contender in float32. Memory is what steps with such a batch add, at their
-peak, to the process after a step with two images.
+contender in float32. Memory is that of all tensors alive
+at a time, at most, by the account of TensorFlow's allocator.
 """
 
 

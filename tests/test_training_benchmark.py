@@ -4,12 +4,13 @@ import json
 
 import architectures
 import common
+import input_pipeline
 import keras
-import memory
 import numpy as np
 import pytest
 import steps
 import tensorflow as tf
+import tracing
 import training
 import training_report
 import turns
@@ -214,7 +215,19 @@ def test_memory_is_that_of_the_tensors_alive_together():
         return tf.reduce_sum(tf.cumsum(ones) * ones)
 
     double()
-    assert 120 < memory.peak(double) < 260
+    assert 120 < tracing.peak_memory(double) < 260
+
+
+def test_operations_are_named_and_timed():
+    product = tf.function(lambda: tf.linalg.inv(tf.random.normal([32, 32])))
+    product()
+    found = dict(tracing.operations(product))
+    assert 0 < found["MatrixInverse"] < 1000
+
+
+def test_the_input_pipeline_counts_images():
+    found = input_pipeline.images_per_second("digits", "train", None, 32, 3, 2)
+    assert found > 0
 
 
 def test_dense_is_always_among_the_contenders():

@@ -71,12 +71,13 @@ def _define_what(defaults):
     )
     flags.DEFINE_enum(
         "execution",
-        "conditional",
-        ["conditional", "masked"],
+        "auto",
+        ["auto", "conditional", "masked"],
         "Blocks in hrl and rl: conditional computes, forward and backward, "
         "and takes batch statistics of, the images that run a block; masked "
-        "computes all of them, as published. XLA and several devices are "
-        "always masked.",
+        "computes all of them, as published. auto: masked where there is a "
+        "GPU, which takes longer over varying numbers of rows than over all. "
+        "XLA and several devices are always masked.",
     )
     flags.DEFINE_bool("sp_from_base", False, "Start sp from the dense network.")
     flags.DEFINE_bool(

@@ -174,8 +174,16 @@ def _stage(stage, model, info):
         rl_weight=values.rl_weight,
         costs=costs,
         seed=values.seed,
-        execution=values.execution,
+        execution=_execution(),
     )
+
+
+def _execution():
+    execution = flags.FLAGS.execution
+    if execution != "auto":
+        return execution
+    gpus = tf.config.list_physical_devices("GPU")
+    return "masked" if gpus else "conditional"
 
 
 def _optimizer(stage):
