@@ -2,6 +2,7 @@
 
 import glob
 import os
+import re
 import tempfile
 from collections.abc import Callable
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ import tensorflow as tf
 from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
 # Events of operations are named "name of the node:kind of operation".
-_SEPARATOR = ":"
+_OPERATION = re.compile(r"[^: ]+:(\w+)")
 
 
 def peak_memory(step: Callable[[], object]) -> float:
@@ -48,8 +49,9 @@ def operations(step: Callable[[], object]) -> Iterator[tuple[str, float]]:
         Pairs such as `("_MklNativeConv2D", 2.5)`.
     """
     for name, milliseconds, _ in _events(step):
-        if _SEPARATOR in name and "/" in name:
-            yield name.rsplit(_SEPARATOR, 1)[1], milliseconds
+        found = _OPERATION.fullmatch(name)
+        if found:
+            yield found[1], milliseconds
 
 
 def _events(step):
