@@ -7,7 +7,6 @@ several threads operations overlap: their sum exceeds the step.
 """
 
 import collections
-import os
 import statistics
 import time
 
@@ -47,7 +46,6 @@ _TOP = flags.DEFINE_integer("top", 16, "Lines to print.", lower_bound=1)
 def main(argv):
     del argv
     common.use_processor()
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     # Imported here: TensorFlow reads the environment when it is loaded.
     import steps
 

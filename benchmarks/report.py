@@ -207,7 +207,17 @@ def draw(path: str, results: Sequence[dict], threads: int, precision: str):
         _draw_network(axes, Times(result["rows"], threads, precision))
         axes.set_title(result["network"])
     panels[0].set_ylabel("time, relative to the dense SavedModel")
-    # One legend: networks have batches in common, and not always all.
+    save(figure, panels, path)
+
+
+def save(figure, panels, path: str) -> None:
+    """Writes a figure, with one legend for all panels.
+
+    Args:
+        figure: Matplotlib figure.
+        panels: Its axes, which have lines in common, and not always all.
+        path: String, PNG file to write.
+    """
     found = {}
     for axes in panels:
         handles, labels = axes.get_legend_handles_labels()

@@ -18,8 +18,8 @@ _PRECISIONS = ("float32", "bfloat16")
 _TEXT = """\
 Batches of {batch} on {threads}; images per second, from medians. Speeds are
 relative to the dense network of the same precision, the last one to the same
-contender in float32. Memory is that of all tensors alive
-at a time, at most, by the account of TensorFlow's allocator.
+contender in float32. Memory is that of all tensors alive at a time, at most, by
+the account of TensorFlow's allocator.
 """
 
 
@@ -46,7 +46,7 @@ class Speeds:
         return row and 1e3 * row["batch"] / row["median"]
 
     def memory(self, kind: str, percent: int, precision: str) -> float | None:
-        """MiB that a step adds, or `None` if that was not measured."""
+        """MiB of the tensors of a step, or `None` if that was not measured."""
         row = self._rows.get((kind, percent, precision))
         return row and row["memory"]
 
@@ -127,17 +127,11 @@ def draw(path: str, results: Sequence[dict]) -> None:
     threads = report.threads_text(results[0]["rows"][0]["threads"])
     figure.suptitle(f"Training on {threads}", fontsize=14)
     panels = figure.subplots(1, len(results), squeeze=False)[0]
-    found = {}
     for axes, result, speeds in zip(panels, results, every):
         _draw_network(axes, speeds)
         batch = result["rows"][0]["batch"]
         axes.set_title(f"{result['network']}, batch {batch}")
-        handles, labels = axes.get_legend_handles_labels()
-        found |= dict(zip(labels, handles))
-    figure.legend(
-        found.values(), found, loc="outside lower center", ncols=3, fontsize=11
-    )
-    figure.savefig(path, dpi=150)
+    report.save(figure, panels, path)
 
 
 def _draw_network(axes, speeds):

@@ -266,8 +266,10 @@ def _train(plan, model, splits, folder, checkpoint_steps, together):
             callbacks.TensorBoardLog(os.path.join(folder, "tensorboard"))
         )
     for segment in segments(first, plan.steps, per_epoch):
-        model.steps_per_execution = executed_together(segment.steps, together)
-        model.train_function = None  # made for another number of steps
+        steps = executed_together(segment.steps, together)
+        if steps != model.steps_per_execution:
+            model.steps_per_execution = steps
+            model.train_function = None  # made for another number of steps
         model.fit(
             splits.training(epochs, segment.first_step),
             validation_data=splits.evaluation(splits.validation_split),
