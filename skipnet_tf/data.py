@@ -1,4 +1,4 @@
-"""Batches of normalised images from TFDS, image folders and the demo's digits.
+"""Batches of normalised images from TFDS, files and the demo's digits.
 
 The order of the training examples and their augmentation are functions of
 the seed, the epoch and the position alone: `load(..., first_step=k)` yields
@@ -13,8 +13,11 @@ import secrets
 
 import tensorflow as tf
 
+from skipnet_tf import input_service
+from skipnet_tf import photographs
+from skipnet_tf.files import expect
+from skipnet_tf.photographs import corrupt_images
 from skipnet_tf.sources import DatasetInfo
-from skipnet_tf.sources import expect
 from skipnet_tf.sources import open_split
 from skipnet_tf.sources import preprocessing_of
 
@@ -22,9 +25,26 @@ from skipnet_tf.sources import preprocessing_of
 _ORDER = 0
 _AUGMENTATION = 1
 
+_ON_CORRUPT = {
+    "skip": photographs.skip_corrupt,
+    "fail": photographs.refuse_corrupt,
+}
+
+__all__ = [
+    "DatasetInfo",
+    "corrupt_images",
+    "describe",
+    "load",
+    "preprocessing_of",
+]
+
 
 def describe(
-    name: str, split: str, data_dir: str | None = None, download: bool = False
+    name: str,
+    split: str,
+    data_dir: str | None = None,
+    download: bool = False,
+    image_size: int | None = None,
 ) -> DatasetInfo:
     """Counts and names what a split holds, without reading its images.
 
@@ -33,6 +53,7 @@ def describe(
         split: String, see `load`.
         data_dir: String, see `load`. Defaults to `None`.
         download: Boolean, see `load`. Defaults to `False`.
+        image_size: Int, see `load`. Defaults to `None`.
 
     Returns:
         A `DatasetInfo`.
@@ -40,7 +61,8 @@ def describe(
     Raises:
         ValueError: If there is no such data set or split.
     """
-    return open_split(name, split, data_dir, download, (0, 1)).info
+    recipe = preprocessing_of(name, image_size)
+    return open_split(recipe, split, data_dir, download, (0, 1)).info
 
 
 def load(
@@ -56,13 +78,20 @@ def load(
     download: bool = False,
     shard: tuple[int, int] = (0, 1),
     threads: int = tf.data.AUTOTUNE,
+    image_size: int | None = None,
+    normalization: str | None = None,
+    corrupt: str = "skip",
+    service: str | None = None,
 ) -> tf.data.Dataset:
     """Makes the batches of one split.
 
     Args:
         name: String: `"digits"` (scikit-learn's), `"image_folder"` (the tree
-            `data_dir/split/class/file`) or a TFDS builder with the features
-            "image" and "label", such as `"cifar10"` or `"imagenet2012"`.
+            `data_dir/split/class/file`), `"tfrecords"` (the files
+            `data_dir/split-*` in the classic ImageNet layout, with an index
+            that `trainers/index_tfrecords.py` writes) or a TFDS builder with
+            the features "image" and "label", such as `"cifar10"` or
+            `"imagenet2012"`.
         split: String in TFDS's notation, such as `"train[:90%]"`.
         batch_size: Int, images per batch.
         training: Boolean.  If true, examples are shuffled and augmented, and
@@ -74,15 +103,31 @@ def load(
             to `1`.
         first_step: Int, batches left out at the beginning, counted over all
             epochs. Defaults to `0`.
-        data_dir: String, folder of prepared TFDS data sets or root of the
-            image folder. Defaults to the environment's `TFDS_DATA_DIR` or
-            `~/tensorflow_datasets`.
+        data_dir: String, folder of prepared TFDS data sets, root of the
+            image folder or folder of the TFRecord files. Defaults to the
+            environment's `TFDS_DATA_DIR` or `~/tensorflow_datasets`.
         download: Boolean, whether to download what is missing. Defaults to
             `False`: the network is not used.
         shard: Pair of ints `(index, count)`, the part of the examples to
-            read. Defaults to `(0, 1)`, all.
+            read.  In training, all shards have the same number of steps, and
+            augment differently. Defaults to `(0, 1)`, all.
         threads: Int, threads that prepare batches. Defaults to
             `tf.data.AUTOTUNE`.
+        image_size: Positive int, height and width of the network input in
+            pixels.  Photographs alone can be given another than their data
+            set's. Defaults to `None`, 224 for photographs.
+        normalization: String, the data set whose mean and standard deviation
+            are used, such as `"imagenet2012"` for weights that were trained
+            so. Defaults to `None`, its own.
+        corrupt: String, what happens to photographs that cannot be decoded:
+            `"skip"` puts the one before it in its place in training, leaves
+            it out at evaluation, and names it in `corrupt_images`; `"fail"`
+            is an error that names it. Defaults to `"skip"`.
+        service: String, address of the dispatcher of a tf.data service,
+            `"grpc://host:port"`, whose workers prepare the training batches
+            of photographs.  Each image then comes about once per epoch, in
+            an order that is no function of the seed; corrupt ones are named
+            in the workers' logs. Defaults to `None`: this process does.
 
     Returns:
         A finite `tf.data.Dataset` of `(images, labels)`: float32
@@ -91,35 +136,59 @@ def load(
     Raises:
         ValueError: If an argument has no sense, or there is no such data.
     """
-    _check(batch_size, training, seed, epochs, shard)
-    recipe = preprocessing_of(name)
-    source = open_split(name, split, data_dir, download, shard)
-    steps = _count_steps(source.info, batch_size, training)
+    _check(batch_size, training, seed, epochs, shard, corrupt)
+    recipe = preprocessing_of(name, image_size, normalization)
+    if service is not None:
+        _check_service(service, recipe, training)
+    source = open_split(recipe, split, data_dir, download, shard)
+    steps = _count_steps(source, batch_size, training, shard[1])
     expect(
         0 <= first_step <= epochs * steps,
         f"`first_step` expected an int from 0 to {epochs * steps} steps",
         first_step,
     )
     number = secrets.randbelow(2**31) if seed is None else seed
-    augmentation = tf.constant([number, _AUGMENTATION])
+    augmentation = _augmentation_seed(number, shard)
     if recipe.augmentation == "resized_crop":
-        to_batches = _photographs(source, recipe, augmentation, threads)
-    else:
-        source, to_batches = _in_memory(source, recipe, augmentation, threads)
-    if training:
-        order = tf.constant([number, _ORDER])
-        examples = _shuffled(
-            source, order, steps * batch_size, epochs, first_step * batch_size
+        on_corrupt = _handler(corrupt, service)
+        to_batches = _photographs(
+            source, recipe, augmentation, threads, on_corrupt
         )
     else:
-        examples = source.examples(None).skip(first_step * batch_size)
+        source, to_batches = _in_memory(source, recipe, augmentation, threads)
+    skipped, left = first_step * batch_size, epochs * steps - first_step
+    if service is not None:
+        examples = _endless(source, number)
+    elif training:
+        order = tf.constant([number, _ORDER])
+        examples = _shuffled(source, order, steps * batch_size, epochs, skipped)
+    else:
+        examples = source.examples(None).skip(skipped)
     batches = to_batches(examples, batch_size, training, first_step)
-    length = tf.data.experimental.assert_cardinality(
-        epochs * steps - first_step
-    )
+    if service is not None:
+        batches = input_service.distribute(batches, service, left)
+    # Last, on this host: pixels are a quarter of what floats are.
     return (
-        batches.apply(length).with_options(_options(seed, threads)).prefetch(2)
+        batches.map(
+            lambda images, labels: (recipe.normalise(images), labels),
+            num_parallel_calls=threads,
+        )
+        .apply(tf.data.experimental.assert_cardinality(left))
+        .with_options(_options(seed, threads))
+        .prefetch(2)
     )
+
+
+def _augmentation_seed(number, shard):
+    seed = tf.constant([number, _AUGMENTATION])
+    return seed if shard[1] == 1 else tf.random.fold_in(seed, shard[0])
+
+
+def _handler(corrupt, service):
+    """What happens to corrupt images; Python stays in this process."""
+    if corrupt == "skip" and service is not None:
+        return photographs.print_corrupt
+    return _ON_CORRUPT[corrupt]
 
 
 def _options(seed, threads):
@@ -134,7 +203,7 @@ def _options(seed, threads):
     return options
 
 
-def _check(batch_size, training, seed, epochs, shard):
+def _check(batch_size, training, seed, epochs, shard, corrupt):
     expect(batch_size >= 1, "`batch_size` expected a positive int", batch_size)
     expect(
         epochs == 1 or (training and epochs > 1),
@@ -151,18 +220,34 @@ def _check(batch_size, training, seed, epochs, shard):
         "`shard` expected (index, count) with 0 <= index < count",
         shard,
     )
-
-
-def _count_steps(info, batch_size, training):
-    if not training:
-        return -(-info.num_examples // batch_size)
     expect(
-        batch_size <= info.num_examples,
-        "`batch_size` expected at most the number of examples, "
-        f"{info.num_examples}",
+        corrupt in _ON_CORRUPT,
+        f"`corrupt` expected one of {sorted(_ON_CORRUPT)}",
+        corrupt,
+    )
+
+
+def _check_service(service, recipe, training):
+    expect(
+        training and recipe.augmentation == "resized_crop",
+        "`service` expected None unless training with photographs; small "
+        "images are in memory",
+        service,
+    )
+    input_service.check(service)
+
+
+def _count_steps(source, batch_size, training, shards):
+    if not training:
+        return -(-source.size // batch_size)
+    # Of shards that differ by one example, the larger ones leave one out.
+    num_examples = source.info.num_examples // shards
+    expect(
+        batch_size <= num_examples,
+        f"`batch_size` expected at most the number of examples, {num_examples}",
         batch_size,
     )
-    return info.num_examples // batch_size
+    return num_examples // batch_size
 
 
 def _shuffled(source, seed, per_epoch, epochs, first_example):
@@ -185,32 +270,56 @@ def _shuffled(source, seed, per_epoch, epochs, first_example):
     return tf.data.Dataset.range(first_epoch, epochs).flat_map(one_epoch)
 
 
-def _photographs(source, recipe, seed, threads):
-    def to_batches(examples, batch_size, training, first_step):
-        def decode(position, example):
-            encoded = source.read(example[0])
-            if not training:
-                return recipe.decode(encoded), example[1]
-            own_seed = tf.random.fold_in(seed, position)
-            return recipe.decode_training(encoded, own_seed), example[1]
+def _endless(source, seed):
+    # Workers batch what they are dealt and drop the rest: epochs of a fixed
+    # number of batches would lack some.
+    return (
+        source.examples(tf.constant(seed, tf.int64))
+        .shuffle(source.buffer, seed=seed, reshuffle_each_iteration=True)
+        .repeat()
+    )
 
-        return (
-            examples.enumerate(first_step * batch_size)
-            .map(decode, num_parallel_calls=threads)
-            .batch(batch_size, drop_remainder=training)
-            .map(lambda images, labels: (recipe.normalise(images), labels))
+
+def _photographs(source, recipe, seed, threads, on_corrupt):
+    def to_batches(examples, batch_size, training, first_step):
+        def augmented(decode):
+            return lambda encoded, position: decode(
+                encoded, tf.random.fold_in(seed, position)
+            )
+
+        if training:
+            fast = augmented(recipe.decode_training_jpeg)
+            decode = augmented(recipe.decode_training)
+        else:
+            fast = decode = lambda encoded, position: recipe.decode(encoded)
+
+        def read(position, example):
+            image, label, name = example
+            return position, (source.read(image), label, name)
+
+        return photographs.to_batches(
+            examples.enumerate(first_step * batch_size).map(
+                read, num_parallel_calls=threads
+            ),
+            fast,
+            decode,
+            num_classes=source.info.num_classes,
+            batch_size=batch_size,
+            training=training,
+            threads=threads,
+            on_corrupt=on_corrupt,
         )
 
     return to_batches
 
 
 def _in_memory(source, recipe, seed, threads):
-    def decode(image, label):
+    def decode(image, label, name):
         if image.dtype == tf.string:
             image = recipe.decode(source.read(image))
         return image, label
 
-    count = source.info.num_examples
+    count = source.size
     examples = source.examples(None).map(decode, num_parallel_calls=threads)
     images, labels = examples.batch(count).get_single_element()
     expect(
@@ -224,7 +333,7 @@ def _in_memory(source, recipe, seed, threads):
             batch = tf.gather(images, position)
             if training:
                 batch = recipe.augment(batch, tf.random.fold_in(seed, step))
-            return recipe.normalise(batch), tf.gather(labels, position)
+            return batch, tf.gather(labels, position)
 
         positions = positions.batch(batch_size, drop_remainder=training)
         return positions.enumerate(first_step).map(

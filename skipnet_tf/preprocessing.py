@@ -133,27 +133,62 @@ class Preprocessing:
         Raises:
             ValueError: If the augmentation is not `"resized_crop"`.
         """
+        self._check_photographs("decode_training")
+        return tf.cond(
+            tf.io.is_jpeg(encoded),
+            lambda: self.decode_training_jpeg(encoded, seed),
+            lambda: self._augment_part(_decode_any(encoded), seed),
+        )
+
+    def decode_training_jpeg(
+        self, encoded: tf.Tensor, seed: tf.Tensor
+    ) -> tf.Tensor:
+        """What `decode_training` does, for JPEG files alone.
+
+        Without a conditional, which costs much where a graph is not lowered.
+
+        Args:
+            encoded: String scalar, a JPEG file.
+            seed: int32 tensor `(2,)`.  The same seed gives the same result.
+
+        Returns:
+            uint8 tensor `(size, size, 3)`.
+
+        Raises:
+            ValueError: If the augmentation is not `"resized_crop"`.
+        """
+        self._check_photographs("decode_training_jpeg")
+        window_seed, flip_seed = tf.unstack(tf.random.split(seed, 2))
+        # The window alone is decoded, in one op: most of the time of a whole
+        # photograph goes into pixels that are thrown away.
+        window = _random_part(tf.io.extract_jpeg_shape(encoded), window_seed)
+        part = tf.image.decode_and_crop_jpeg(encoded, window, channels=3)
+        return self._finish_part(part, flip_seed)
+
+    def _check_photographs(self, method):
         if self.augmentation != "resized_crop":
             raise ValueError(
-                "`decode_training` expected augmentation='resized_crop'. "
+                f"`{method}` expected augmentation='resized_crop'. "
                 f"Received: augmentation={self.augmentation!r}"
             )
+
+    def _augment_part(self, image, seed):
         window_seed, flip_seed = tf.unstack(tf.random.split(seed, 2))
-        # A JPEG's window alone is decoded, in one op: most of the time of a
-        # whole photograph goes into pixels that are thrown away.
-        image = tf.cond(
-            tf.io.is_jpeg(encoded),
-            lambda: tf.image.decode_and_crop_jpeg(
-                encoded,
-                _random_part(tf.io.extract_jpeg_shape(encoded), window_seed),
-                channels=3,
-            ),
-            lambda: _crop_random_part(_decode_any(encoded), window_seed),
-        )
+        part = _crop_random_part(image, window_seed)
+        return self._finish_part(part, flip_seed)
+
+    def _finish_part(self, part, flip_seed):
         # Without anti-aliasing, as is usual in TensorFlow: it costs time,
-        # and the part is seldom much larger than the input.
-        image = _resize(image, (self.size, self.size), antialias=False)
-        return tf.image.stateless_random_flip_left_right(image, flip_seed)
+        # and the part is seldom much larger than the input, unless that is
+        # small; then it costs little.
+        small = 2 * self.size < _CROP_SIDE
+        image = _resize(part, (self.size, self.size), antialias=small)
+        # Along the columns or along no axis: no conditional.
+        mirrored = tf.random.stateless_uniform((), flip_seed) < 0.5
+        axes = tf.range(1, 1 + tf.cast(mirrored, tf.int32))
+        return tf.ensure_shape(
+            tf.reverse(image, axes), (self.size, self.size, 3)
+        )
 
 
 def checked(encoded: tf.Tensor) -> tf.Tensor:
@@ -310,6 +345,15 @@ IMAGENET = Preprocessing(
     num_classes=1000,
 )
 
+# What the ResNets of `keras.applications` were trained on: pixels less their
+# mean. Their channels were in the order BGR, see `interop.load_keras_weights`.
+CAFFE = dataclasses.replace(
+    IMAGENET,
+    name="caffe",
+    mean=(123.68 / 255, 116.779 / 255, 103.939 / 255),
+    std=(1 / 255, 1 / 255, 1 / 255),
+)
+
 # Mean and standard deviation of all pixels of scikit-learn's `load_digits`,
 # round(image * 255 / 16) / 255.  Never mirrored: a mirrored digit is another
 # symbol.
@@ -328,6 +372,7 @@ _KNOWN = {
     "svhn_cropped": SVHN,
     "imagenet2012": IMAGENET,
     "imagenet": IMAGENET,
+    "caffe": CAFFE,
     "digits": DIGITS,
 }
 
@@ -337,7 +382,8 @@ def get(name: str) -> Preprocessing:
 
     Args:
         name: String, one of `"cifar10"`, `"cifar100"`, `"svhn_cropped"`,
-            `"imagenet2012"` (or `"imagenet"`) and `"digits"`.
+            `"imagenet2012"` (or `"imagenet"`) and `"digits"`, or `"caffe"`
+            for the weights of `keras.applications`.
 
     Returns:
         A `Preprocessing`.

@@ -1,21 +1,21 @@
-"""Where examples come from: TFDS, image folders and the demo's digits."""
+"""Where examples come from: TFDS, files and the demo's digits."""
 
 import dataclasses
 import importlib.util
 import os
-import random
 from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
 
+from skipnet_tf import digits
+from skipnet_tf import files
 from skipnet_tf import preprocessing
+from skipnet_tf.files import expect
 
 # Undecoded photographs among which the next one is drawn: 1.8 GB of ImageNet,
 # whose files are drawn, too.
 _SHUFFLE_BUFFER = 16_384
-
-_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,55 +41,82 @@ class DatasetInfo:
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    # `examples(seed)` returns one pass as a data set of `(image, label)`,
-    # `seed` an int64 scalar or `None` for the fixed order; `read` turns a
-    # string image into the bytes of a file; `buffer` examples are shuffled.
+    # `info` describes the whole split, `size` counts this shard's examples.
+    # `examples(seed)` returns one pass as a data set of `(image, label,
+    # name)`, `seed` an int64 scalar or `None` for the fixed order; `read`
+    # turns a string image into the bytes of a file; `buffer` examples are
+    # shuffled.
     info: DatasetInfo
+    size: int
     examples: Callable
     read: Callable
     buffer: int
 
 
-def preprocessing_of(name: str) -> preprocessing.Preprocessing:
+def preprocessing_of(
+    name: str, image_size: int | None = None, normalization: str | None = None
+) -> preprocessing.Preprocessing:
     """Returns the preprocessing of any data set that `load` knows.
 
     Args:
         name: String.  A data set that is not in the paper is treated like
             ImageNet, with as many classes as it has.
+        image_size: Positive int, height and width of the network input in
+            pixels.  Photographs can have any; small images are not resized.
+            Defaults to `None`, the data set's own.
+        normalization: String, the data set whose mean and standard deviation
+            are used. Defaults to `None`, its own.
 
     Returns:
         A `Preprocessing`.
+
+    Raises:
+        ValueError: If small images are given another size, or
+            `normalization` is no data set of the paper.
     """
     try:
-        return preprocessing.get(name)
+        recipe = preprocessing.get(name)
     except ValueError:
-        return dataclasses.replace(
+        recipe = dataclasses.replace(
             preprocessing.IMAGENET, name=name, num_classes=None
         )
+    if image_size is not None:
+        photographs = recipe.augmentation == "resized_crop"
+        expect(
+            image_size >= 1 if photographs else image_size == recipe.size,
+            "`image_size` expected a positive int"
+            if photographs
+            else f"`image_size` of {name!r} expected {recipe.size} or None",
+            image_size,
+        )
+        recipe = dataclasses.replace(recipe, size=image_size)
+    if normalization is not None:
+        try:
+            other = preprocessing.get(normalization)
+        except ValueError as error:
+            raise ValueError(f"`normalization`: {error}") from None
+        recipe = dataclasses.replace(recipe, mean=other.mean, std=other.std)
+    return recipe
 
 
-def expect(correct, expected, received):
-    if not correct:
-        raise ValueError(f"{expected}. Received: {received!r}")
+def open_split(recipe, split, data_dir, download, shard):
+    if recipe.name == "digits":
+        return _open_digits(recipe, split, shard)
+    if recipe.name == "image_folder":
+        return _open_folder(recipe, split, data_dir, shard)
+    if recipe.name == "tfrecords":
+        return _open_records(recipe, split, data_dir, shard)
+    return _open_tfds(recipe, split, data_dir, download, shard)
 
 
-def open_split(name, split, data_dir, download, shard):
-    if name == "digits":
-        return _open_digits(split, shard)
-    if name == "image_folder":
-        return _open_folder(split, data_dir, shard)
-    return _open_records(name, split, data_dir, download, shard)
-
-
-def _info(name, split, num_examples, class_names):
-    recipe = preprocessing_of(name)
+def _info(recipe, split, num_examples, class_names):
     expect(
         recipe.num_classes in (None, len(class_names)),
         f"`name` expected a data set of {recipe.num_classes} classes",
-        f"{name} with {len(class_names)} classes",
+        f"{recipe.name} with {len(class_names)} classes",
     )
     return DatasetInfo(
-        name=name,
+        name=recipe.name,
         split=str(split),
         num_examples=num_examples,
         num_classes=len(class_names),
@@ -98,32 +125,63 @@ def _info(name, split, num_examples, class_names):
     )
 
 
-def _select(split, members, shard):
-    """Returns what the split holds of `members`, a dict from split to list."""
+def _slices(split, sizes, shard=(0, 1)):
+    """Triples of split, first and end; `sizes` is a dict from split to int."""
     import tensorflow_datasets as tfds
 
-    sizes = {
-        name: tfds.core.SplitInfo(
+    known = [
+        tfds.core.SplitInfo(
             name=name,
-            shard_lengths=[len(of_split)],
+            shard_lengths=[size],
             num_bytes=0,
             filename_template=None,
         )
-        for name, of_split in members.items()
-    }
-    try:
-        instruction = tfds.core.ReadInstruction.from_spec(split)
-        slices = instruction.to_absolute(tfds.core.SplitDict(sizes.values()))
-    except ValueError as error:
-        raise _no_such_split(split, members, error) from error
-    selected = [
-        member
-        for part in slices
-        for member in members[part.splitname][part.from_ : part.to]
+        for name, size in sizes.items()
     ]
-    expect(selected, "`split` expected a slice that is not empty", split)
+    try:
+        part = _part(split, shard)
+        slices = part.to_absolute(tfds.core.SplitDict(known))
+    except ValueError as error:
+        raise _no_such_split(split, sizes, error) from error
+    found = [
+        (
+            part.splitname,
+            *slice(part.from_, part.to).indices(sizes[part.splitname])[:2],
+        )
+        for part in slices
+    ]
+    expect(
+        any(first < end for _, first, end in found),
+        "`split` expected a slice that is not empty",
+        split,
+    )
+    return found
+
+
+def _part(split, shard):
+    import tensorflow_datasets as tfds
+
+    part = tfds.core.ReadInstruction.from_spec(split)
+    if shard[1] > 1:
+        part = tfds.even_splits(part, shard[1])[shard[0]]
+    return part
+
+
+def _select(split, members):
+    """What the split holds of `members`, a dict from split to list."""
+    sizes = {name: len(of_split) for name, of_split in members.items()}
+    return [
+        member
+        for name, first, end in _slices(split, sizes)
+        for member in members[name][first:end]
+    ]
+
+
+def _strided(chosen, shard, split):
     # Strided, so that every shard gets every class.
-    return selected[shard[0] :: shard[1]]
+    own = chosen[shard[0] :: shard[1]]
+    expect(own, "`split` expected a slice that is not empty", split)
+    return own
 
 
 def _no_such_split(split, known, error):
@@ -133,52 +191,24 @@ def _no_such_split(split, known, error):
     )
 
 
-def _open_digits(split, shard):
-    if importlib.util.find_spec("sklearn") is None:
-        raise ImportError(
-            "name='digits' needs scikit-learn: pip install skipnet_tf[demo]"
-        )
-    from sklearn import datasets
-
-    digits = datasets.load_digits()
-    images = np.round(digits.images * (255 / 16)).astype(np.uint8)
-    images = np.repeat(images[..., None], 3, axis=-1)
-    members = _stratify(digits.target)
-    chosen = _select(split, members, shard)
+def _open_digits(recipe, split, shard):
+    images, labels, class_names = digits.read()
+    chosen = _select(split, digits.stratify(labels))
+    own = _strided(chosen, shard, split)
     with tf.device("CPU:0"):
-        pixels = tf.constant(images[chosen])
-        labels = tf.constant(digits.target[chosen], tf.int32)
-    names = [str(name) for name in digits.target_names]
+        examples = tf.data.Dataset.from_tensor_slices(
+            (images[own], labels[own], tf.strings.as_string(own))
+        )
     return Source(
-        info=_info("digits", split, len(chosen), names),
-        examples=lambda seed: tf.data.Dataset.from_tensor_slices(
-            (pixels, labels)
-        ),
+        info=_info(recipe, split, len(chosen), class_names),
+        size=len(own),
+        examples=lambda seed: examples,
         read=tf.identity,
-        buffer=len(chosen),
+        buffer=len(own),
     )
 
 
-def _stratify(labels):
-    """Splits indices into "train" and "test" (20 %), classes taking turns.
-
-    Every slice of such a split holds about as much of each class.  Scikit-
-    learn's order, by writer, is shuffled away first, always in the same way.
-    """
-    shuffled = np.random.RandomState(0).permutation(len(labels))
-    rank = np.zeros(len(labels), np.int64)
-    # In parts of the class: the larger classes would be alone at the end.
-    progress = np.zeros(len(labels))
-    for label in np.unique(labels):
-        of_label = shuffled[labels[shuffled] == label]
-        rank[of_label] = np.arange(len(of_label))
-        progress[of_label] = rank[of_label] / len(of_label)
-    indices = np.lexsort((labels, progress))
-    test = rank[indices] % 5 == 4
-    return {"train": indices[~test].tolist(), "test": indices[test].tolist()}
-
-
-def _open_folder(split, data_dir, shard):
+def _open_folder(recipe, split, data_dir, shard):
     root = os.path.expanduser(data_dir or "")
     expect(
         data_dir and tf.io.gfile.isdir(root),
@@ -186,52 +216,68 @@ def _open_folder(split, data_dir, shard):
         "data_dir/split/class/file",
         data_dir,
     )
-    members = {}
-    for name in _folders(root):
-        members[name] = [
-            (os.path.join(root, name, label, file), label)
-            for label in _folders(os.path.join(root, name))
-            for file in sorted(
-                tf.io.gfile.listdir(os.path.join(root, name, label))
-            )
-            if file.lower().endswith(_IMAGE_SUFFIXES)
-        ]
-        # Slices of a split sorted by class would lack classes.
-        random.Random(0).shuffle(members[name])
-    names = sorted({label for split in members.values() for _, label in split})
-    chosen = _select(split, members, shard)
-    paths = [path for path, _ in chosen]
-    labels = np.array([names.index(label) for _, label in chosen], np.int32)
+    members, names = files.list_folder(root)
+    chosen = _select(split, members)
+    own = _strided(chosen, shard, split)
+    paths = [path for path, _ in own]
+    labels = np.array([names.index(label) for _, label in own], np.int32)
     return Source(
-        info=_info("image_folder", split, len(chosen), names),
+        info=_info(recipe, split, len(chosen), names),
+        size=len(own),
         examples=lambda seed: tf.data.Dataset.from_tensor_slices(
-            (paths, labels)
+            (paths, labels, paths)
         ),
         read=tf.io.read_file,
         # Paths are small: all of them are shuffled.
-        buffer=len(chosen),
+        buffer=len(own),
     )
 
 
-def _folders(parent):
-    names = (name.rstrip("/") for name in tf.io.gfile.listdir(parent))
-    return sorted(
-        name for name in names if tf.io.gfile.isdir(os.path.join(parent, name))
+def _open_records(recipe, split, data_dir, shard):
+    root = os.path.expanduser(data_dir or "")
+    expect(
+        data_dir and tf.io.gfile.isdir(root),
+        "`data_dir` expected a folder of TFRecord files",
+        data_dir,
+    )
+    index = files.read_index(root)
+    sizes = {name: sum(held.values()) for name, held in index.splits.items()}
+    whole = _slices(split, sizes)
+    parts = [
+        part
+        for name, first, end in _slices(split, sizes, shard)
+        for part in files.cut(root, index.splits[name], first, end)
+    ]
+    size = sum(count for _, _, count in parts)
+    return Source(
+        info=_info(
+            recipe,
+            split,
+            sum(end - first for _, first, end in whole),
+            index.class_names,
+        ),
+        size=size,
+        examples=lambda seed: files.read_records(
+            parts, index.first_label, seed
+        ),
+        read=tf.identity,
+        buffer=min(_SHUFFLE_BUFFER, size),
     )
 
 
-def _open_records(name, split, data_dir, download, shard):
+def _open_tfds(recipe, split, data_dir, download, shard):
     import tensorflow_datasets as tfds
 
-    builder = _builder(name, data_dir, download)
+    builder = _builder(recipe.name, data_dir, download)
     features = dict(builder.info.features or {})
     expect(
         isinstance(features.get("image"), tfds.features.Image)
         and isinstance(features.get("label"), tfds.features.ClassLabel),
         "`name` expected a data set with the features 'image' and 'label'",
-        f"{name} with {sorted(features)}",
+        f"{recipe.name} with {sorted(features)}",
     )
-    part, num_examples = _find_part(builder, split, shard)
+    part, size = _find_part(builder, split, shard)
+    num_examples = builder.info.splits[split].num_examples
 
     def examples(seed):
         records = builder.as_dataset(
@@ -245,30 +291,31 @@ def _open_records(name, split, data_dir, download, shard):
                 shuffle_reshuffle_each_iteration=False,
                 # A data set that TFDS keeps in order may be shuffled here.
                 enable_ordering_guard=False,
+                # A worker of a tf.data service reads some of the files.
+                assert_cardinality=False,
+                add_tfds_id=True,
             ),
         )
         return records.map(
             lambda example: (
                 example["image"],
                 tf.cast(example["label"], tf.int32),
+                example["tfds_id"],
             )
         )
 
     return Source(
-        info=_info(name, split, num_examples, features["label"].names),
+        info=_info(recipe, split, num_examples, features["label"].names),
+        size=size,
         examples=examples,
         read=tf.identity,
-        buffer=min(_SHUFFLE_BUFFER, num_examples),
+        buffer=min(_SHUFFLE_BUFFER, size),
     )
 
 
 def _find_part(builder, split, shard):
-    import tensorflow_datasets as tfds
-
     try:
-        part = tfds.core.ReadInstruction.from_spec(split)
-        if shard[1] > 1:
-            part = tfds.even_splits(part, shard[1])[shard[0]]
+        part = _part(split, shard)
         found = builder.info.splits[part]
     except (KeyError, ValueError) as error:
         raise _no_such_split(split, builder.info.splits, error) from error

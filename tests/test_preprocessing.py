@@ -204,11 +204,30 @@ def test_the_same_seed_repeats_a_training_photograph():
     assert not np.array_equal(once, other)
 
 
+def test_small_parts_of_photographs_are_averaged_not_picked():
+    # Lines of one pixel, black and white: grey once four of them are one.
+    image = np.zeros((512, 512, 3), np.uint8)
+    image[::2] = 255
+    recipe = dataclasses.replace(preprocessing.IMAGENET, size=32)
+    part = recipe.decode_training(tf.io.encode_png(image), _seed(2))
+    np.testing.assert_allclose(part, 127.5, atol=16)
+
+
 def test_augmentations_of_the_other_kind_are_refused():
     with pytest.raises(ValueError, match="Received: augmentation='resized"):
         preprocessing.IMAGENET.augment(_noise(1, 8, 8, 3), _seed(0))
     with pytest.raises(ValueError, match="Received: augmentation='crop_flip"):
         preprocessing.CIFAR10.decode_training(b"", _seed(0))
+
+
+def test_weights_of_keras_applications_see_pixels_less_their_mean():
+    # What keras.applications.resnet.preprocess_input does, in its channels'
+    # order: 103.939, 116.779 and 123.68 off blue, green and red.
+    rgb = np.array([[[10, 20, 30]]], "uint8")
+    seen = preprocessing.get("caffe").normalise(rgb).numpy()[0, 0]
+    np.testing.assert_allclose(
+        seen[::-1], [30 - 103.939, 20 - 116.779, 10 - 123.68], rtol=1e-5
+    )
 
 
 def test_names_find_their_preprocessing():
