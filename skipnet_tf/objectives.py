@@ -1,4 +1,4 @@
-"""Rewards and losses of hybrid reinforcement learning (Sec. 3.2, Eq. 5, 6).
+"""Rewards and losses of training, Eq. 5 and 6 (Sec. 3.2) before all.
 
 Pure functions of tensors. Every reward belongs to one image and one gate:
 shapes are checked, because a `(batch, 1)` times `(batch,)` product silently
@@ -135,6 +135,42 @@ def class_action_loss(
         labels=classes, logits=logits
     )
     return tf.reduce_mean(surprise * rewards)
+
+
+def distillation_loss(
+    logits: tf.Tensor,
+    teacher_logits: tf.Tensor,
+    temperature: float | tf.Tensor = 4.0,
+) -> tf.Tensor:
+    """How far a student's softened predictions are from its teacher's.
+
+    `T^2 * mean over images of KL(softmax(teacher / T) || softmax(logits / T))`
+    with the teacher held constant. Without `T^2` the gradient would shrink as
+    the temperature grows.
+
+    Args:
+        logits: Float tensor `(batch, classes)`, the student's.
+        teacher_logits: Float tensor `(batch, classes)`.
+        temperature: Float T above 0. Defaults to `4.0`.
+
+    Returns:
+        Float32 scalar in nats.
+
+    Raises:
+        ValueError: If the two shapes differ.
+
+    Reference:
+        - [Hinton et al., 2015](https://arxiv.org/abs/1503.02531), Sec. 2
+    """
+    logits = tf.cast(logits, tf.float32)
+    teacher_logits = tf.stop_gradient(tf.cast(teacher_logits, tf.float32))
+    _check_rank("logits", logits, 2, "(batch, classes)")
+    _check_rank("teacher_logits", teacher_logits, 2, "(batch, classes)")
+    _check_equal("teacher_logits", teacher_logits, logits, 2)
+    student = tf.nn.log_softmax(logits / temperature)
+    teacher = tf.nn.log_softmax(teacher_logits / temperature)
+    divergence = tf.reduce_sum(tf.exp(teacher) * (teacher - student), axis=1)
+    return temperature**2 * tf.reduce_mean(divergence)
 
 
 def _check_rank(name, value, rank, expected):

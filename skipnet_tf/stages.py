@@ -29,6 +29,7 @@ class Stage:
     # Names of the hyper-parameters; set by `_set_hyperparameters`.
     hyperparameters: tuple[str, ...] = ()
     samples = False  # Does training draw decisions?
+    supervises = True  # Is the loss of the prediction differentiated?
     # How blocks obey decisions in training, see `blocks.GatedBlock`.
     execution = "masked"
 
@@ -286,6 +287,8 @@ class Reinforce(HybridReinforce):
         seed: Int, of the sampled decisions. Defaults to `0`.
         execution: See `HybridReinforce`. Defaults to `"masked"`.
     """
+
+    supervises = False
 
     def policy_terms(self, routed, cross_entropy, step, seed):
         loss, mean_reward = super().policy_terms(

@@ -152,3 +152,32 @@ def test_the_class_action_loss_refuses_wrong_shapes(classes, rewards):
         objectives.class_action_loss(
             tf.zeros((2, 3)), tf.zeros(classes, tf.int32), tf.ones(rewards)
         )
+
+
+def test_the_distillation_loss_compares_softened_predictions():
+    # T = 2. Teacher logits 2 log 3 and 0: 0.75 and 0.25 against 0.5 and 0.5,
+    # 0.75 log 1.5 + 0.25 log 0.5 = 0.130812. The second image agrees with its
+    # teacher. T^2 * (0.130812 + 0) / 2 = 0.261624.
+    logits = tf.constant([[0.0, 0.0], [7.0, 1.0]])
+    teacher = tf.Variable([[2 * np.log(3.0), 0.0], [8.0, 2.0]], dtype="float32")
+    with tf.GradientTape() as tape:
+        tape.watch(logits)
+        loss = objectives.distillation_loss(logits, teacher * 1.0, 2.0)
+    np.testing.assert_allclose(loss, 0.261624, rtol=1e-5)
+    by_logits, by_teacher = tape.gradient(loss, [logits, teacher])
+    # T * (student - teacher) / 2
+    np.testing.assert_allclose(by_logits, [[-0.25, 0.25], [0, 0]], atol=1e-6)
+    assert by_teacher is None
+
+
+def test_the_distillation_loss_is_float32_in_half_precision():
+    logits = tf.constant([[0.0, 20.0]], tf.float16)
+    loss = objectives.distillation_loss(logits, -logits, 1.0)
+    assert loss.dtype == tf.float32
+    np.testing.assert_allclose(loss, 20.0, rtol=1e-6)
+
+
+@pytest.mark.parametrize("teacher", [(2, 1), (2,), (1, 3), (2, 4)])
+def test_the_distillation_loss_refuses_shapes_that_would_broadcast(teacher):
+    with pytest.raises(ValueError, match="`teacher_logits`"):
+        objectives.distillation_loss(tf.zeros((2, 3)), tf.zeros(teacher))

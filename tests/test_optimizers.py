@@ -1,8 +1,11 @@
-"""SGD with L2 regularisation inside the momentum."""
+"""SGD with L2 regularisation inside the momentum, and moving averages."""
+
+from contextlib import nullcontext
 
 import keras
 import numpy as np
 import pytest
+from cases import two_replicas
 
 from skipnet_tf import optimizers
 from skipnet_tf import schedules
@@ -43,8 +46,119 @@ def test_a_negative_l2_is_refused():
 
 def test_optimizers_survive_serialisation():
     rate = schedules.WarmUp(schedules.cosine(0.3, 10), 2)
-    optimizer = optimizers.SGD(rate, momentum=0.5, nesterov=True, l2=0.25)
+    optimizer = optimizers.SGD(
+        rate,
+        momentum=0.5,
+        nesterov=True,
+        l2=0.25,
+        use_ema=True,
+        ema_momentum=0.75,
+    )
     again = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
     assert type(again) is optimizers.SGD
     assert again.l2 == 0.25
+    assert again.use_ema is True
+    assert again.ema_momentum == 0.75
     assert again.get_config() == optimizer.get_config()
+
+
+_INPUTS = np.array([[1.0, 2.0], [3.0, -1.0]], "float32")
+_TARGETS = np.array([[1.0], [0.0]], "float32")
+
+
+def _line(**arguments):
+    """A linear model whose optimizer moves its averages by a quarter."""
+    model = keras.Sequential(
+        [keras.Input((2,)), keras.layers.Dense(1, dtype="float32")]
+    )
+    arguments = {"use_ema": True, "ema_momentum": 0.75, **arguments}
+    optimizer = optimizers.SGD(0.05, momentum=0.0, l2=0.0, **arguments)
+    model.compile(optimizer, loss="mse", jit_compile=False)
+    return model
+
+
+def test_averages_follow_the_weights():
+    # Gradient 0.5 and rate 0.2: the weight goes 1, 0.9, 0.8, 0.7.
+    # Average 0.9, 0.75 * 0.9 + 0.25 * 0.8 = 0.875,
+    # 0.75 * 0.875 + 0.25 * 0.7 = 0.83125.
+    weight = keras.Variable([1.0])
+    optimizer = optimizers.SGD(
+        0.2, momentum=0.0, l2=0.0, use_ema=True, ema_momentum=0.75
+    )
+    for expected in (0.9, 0.875, 0.83125):
+        optimizer.apply([np.array([0.5], "float32")], [weight])
+        (average,) = (v for v in optimizer.variables if "average" in v.path)
+        np.testing.assert_allclose(average, [expected], rtol=1e-6)
+    np.testing.assert_allclose(weight, [0.7], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("replicas", "precision"),
+    [
+        (1, "float32"),
+        (2, "mixed_float16"),
+        pytest.param(1, "mixed_float16", marks=pytest.mark.slow),
+        pytest.param(2, "float32", marks=pytest.mark.slow),
+    ],
+)
+def test_fit_keeps_the_weights_and_validates_their_averages(
+    replicas, precision
+):
+    keras.config.set_dtype_policy(precision)
+    scope = two_replicas().scope() if replicas == 2 else nullcontext()
+    with scope:
+        model = _line()
+    assert hasattr(model.optimizer, "inner_optimizer") == (
+        precision == "mixed_float16"
+    )
+    weights, average = [], None
+    for _ in range(3):
+        history = model.fit(
+            _INPUTS,
+            _TARGETS,
+            verbose=0,
+            shuffle=False,
+            validation_data=(_INPUTS, _TARGETS),
+            callbacks=[keras.callbacks.SwapEMAWeights()],
+        ).history
+        weights.append(model.get_weights())
+        average = [
+            new if average is None else 0.75 * old + 0.25 * new
+            for old, new in zip(average or weights[0], weights[-1])
+        ]
+    # Without what `fit` would overwrite, the weights are plain SGD's.
+    plain = _line(use_ema=False)
+    plain.set_weights(weights[0])
+    plain.fit(_INPUTS, _TARGETS, epochs=2, verbose=0, shuffle=False)
+    for ours, theirs in zip(weights[-1], plain.get_weights()):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+    optimizers.assign_averages(model)
+    for ours, expected in zip(model.get_weights(), average):
+        np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-6)
+    # What the callback let validation see.
+    loss = np.mean((_INPUTS @ average[0] + average[1] - _TARGETS) ** 2)
+    np.testing.assert_allclose(history["val_loss"], [loss], rtol=1e-4)
+
+
+def test_averages_are_saved_with_the_optimizer(tmp_path):
+    model = _line()
+    model.fit(_INPUTS, _TARGETS, epochs=3, verbose=0)
+    model.save(tmp_path / "line.keras")
+    loaded = keras.saving.load_model(tmp_path / "line.keras")
+    for each in (model, loaded):
+        before = each.get_weights()
+        optimizers.assign_averages(each)
+        assert not np.array_equal(before[0], each.get_weights()[0])
+    for ours, theirs in zip(model.get_weights(), loaded.get_weights()):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_there_must_be_averages_to_assign():
+    model = _line(use_ema=False)
+    with pytest.raises(ValueError, match="Received: use_ema=False"):
+        optimizers.assign_averages(model)
+    model = _line()
+    with pytest.raises(ValueError, match="after 0 steps"):
+        optimizers.assign_averages(model)
+    with pytest.raises(ValueError, match="`ema_momentum`.*Received"):
+        optimizers.SGD(use_ema=True, ema_momentum=1.5)
