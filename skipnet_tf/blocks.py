@@ -20,8 +20,9 @@ class _ResidualBlock(keras.layers.Layer):
 
     Args:
         filters: Positive int, width of the inner convolutions.
-        strides: Positive int, stride of the first 3x3 convolution. Defaults
-            to `1`.
+        strides: Positive int, in pixels. Defaults to `1`.
+        stride_on: String, the first convolution with this kernel takes the
+            stride. Defaults to `"3x3"`.
         name: Optional string.
 
     Call arguments:
@@ -31,25 +32,40 @@ class _ResidualBlock(keras.layers.Layer):
     Returns:
         Float tensor `(batch, height / strides, width / strides,
         filters * expansion)`, sizes rounded up.
+
+    Raises:
+        ValueError: If `stride_on` is the kernel of none of the convolutions.
     """
 
     expansion = 1
-    kernels = ()  # (kernel size, takes the stride?) of every convolution
+    kernels = ()  # of every convolution
 
-    def __init__(self, filters, strides=1, name=None, dtype=None):
+    def __init__(
+        self, filters, strides=1, stride_on="3x3", name=None, dtype=None
+    ):
+        if stride_on not in self.kernels:
+            raise ValueError(
+                f"`stride_on` must be one of {sorted(set(self.kernels))}, a "
+                f"kernel of a {type(self).__name__}. "
+                f"Received: stride_on={stride_on!r}"
+            )
         super().__init__(name=name, dtype=dtype)
         self.filters = filters
         self.strides = strides
+        self.stride_on = stride_on
+        strided = self.kernels.index(stride_on)
+        last = len(self.kernels) - 1
         self.convolutions = []
         self.norms = []
-        for index, (kernel, strided) in enumerate(self.kernels, start=1):
-            last = index == len(self.kernels)
-            width = filters * (self.expansion if last else 1)
-            stride = strides if strided else 1
+        for index, kernel in enumerate(self.kernels):
+            width = filters * (self.expansion if index == last else 1)
+            stride = strides if index == strided else 1
             self.convolutions.append(
-                Convolution(width, kernel, stride, name=f"conv{index}")
+                Convolution(
+                    width, int(kernel[0]), stride, name=f"conv{index + 1}"
+                )
             )
-            self.norms.append(BatchNormalization(name=f"norm{index}"))
+            self.norms.append(BatchNormalization(name=f"norm{index + 1}"))
         self.projection = None
         self.projection_norm = None
 
@@ -111,6 +127,7 @@ class _ResidualBlock(keras.layers.Layer):
             **layer_config(self),
             "filters": self.filters,
             "strides": self.strides,
+            "stride_on": self.stride_on,
         }
 
 
@@ -121,6 +138,7 @@ class BasicBlock(_ResidualBlock):
     Args:
         filters: Positive int, number of channels.
         strides: Positive int, in pixels. Defaults to `1`.
+        stride_on: `"3x3"`, the first. Defaults to `"3x3"`.
         name: Optional string.
 
     Call arguments:
@@ -129,19 +147,27 @@ class BasicBlock(_ResidualBlock):
 
     Returns:
         Float tensor `(batch, height / strides, width / strides, filters)`.
+
+    Raises:
+        ValueError: If `stride_on` is not `"3x3"`.
     """
 
-    kernels = ((3, True), (3, False))
+    kernels = ("3x3", "3x3")
 
 
 @keras.saving.register_keras_serializable(package="skipnet_tf")
 class BottleneckBlock(_ResidualBlock):
-    """1x1, 3x3 (with the stride) and 1x1 convolutions (ResNet-50 and up).
+    """1x1, 3x3 and 1x1 convolutions (ResNet-50 and up).
+
+    The published networks and torchvision's stride on the 3x3 convolution;
+    He et al. and `keras.applications` on the first 1x1, which is cheaper.
 
     Args:
         filters: Positive int, inner channels; the output has four times as
             many.
         strides: Positive int, in pixels. Defaults to `1`.
+        stride_on: `"3x3"` or `"1x1"`, the convolution that takes the stride.
+            Defaults to `"3x3"`.
         name: Optional string.
 
     Call arguments:
@@ -151,10 +177,13 @@ class BottleneckBlock(_ResidualBlock):
     Returns:
         Float tensor `(batch, height / strides, width / strides,
         4 * filters)`.
+
+    Raises:
+        ValueError: If `stride_on` is unknown.
     """
 
     expansion = 4
-    kernels = ((1, False), (3, True), (1, False))
+    kernels = ("1x1", "3x3", "1x1")
 
 
 @keras.saving.register_keras_serializable(package="skipnet_tf")

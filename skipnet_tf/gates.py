@@ -67,6 +67,10 @@ class _FeedForwardGate(keras.layers.Layer):
         """Feed-forward gates carry nothing from block to block."""
         return None
 
+    def last_layer(self):
+        """The dense layer that gives the logits."""
+        return self.decision
+
     def get_config(self):
         return {**layer_config(self), "init": self.init}
 
@@ -345,6 +349,10 @@ class RecurrentGate(keras.layers.Layer):
         """Zeros, `(hidden, cell)`, each `(batch_size, units)`."""
         zeros = tf.zeros([batch_size, self.units], tf.float32)
         return zeros, zeros
+
+    def last_layer(self):
+        """The dense layer that gives the logits, shared with other gates."""
+        return self.recurrence.decision
 
     def multiply_adds(self, height, width):
         """Multiply-adds; the same for every size of the feature map."""

@@ -11,7 +11,7 @@ import tensorflow as tf
 from skipnet_tf import flops
 
 _MOMENTUM = 0.9
-_EPSILON = 1e-5
+EPSILON = 1e-5
 
 # Log-odds of running a block at the start under `init="open"`, p = 0.88: low
 # enough for samples to explore and for the sigmoid to pass a gradient.
@@ -192,7 +192,7 @@ class BatchNormalization(keras.layers.Layer):
                 self.moving_variance,
             )
         )
-        scale = gamma / np.sqrt(variance + _EPSILON)
+        scale = gamma / np.sqrt(variance + EPSILON)
         return scale, beta - mean * scale
 
     def _fused(self, inputs, mean=None, variance=None):
@@ -203,7 +203,7 @@ class BatchNormalization(keras.layers.Layer):
             offset=self.beta,
             mean=tf.zeros([0]) if training else mean,
             variance=tf.zeros([0]) if training else variance,
-            epsilon=_EPSILON,
+            epsilon=EPSILON,
             is_training=training,
         )
         return outputs.y, outputs.batch_mean, outputs.batch_variance
@@ -222,7 +222,7 @@ class BatchNormalization(keras.layers.Layer):
         mean = global_mean(values)
         variance = global_mean(tf.math.square(values - mean))
         outputs = tf.nn.batch_normalization(
-            values, mean, variance, self.beta, self.gamma, _EPSILON
+            values, mean, variance, self.beta, self.gamma, EPSILON
         )
         count = tf.cast(tf.reduce_prod(tf.shape(inputs)[:3]), tf.float32)
         count *= replicas

@@ -97,6 +97,7 @@ def imagenet_resnet(
     depth: int = 50,
     num_classes: int = 1000,
     input_shape: tuple = (224, 224, 3),
+    stride_on: str = "3x3",
     name: str | None = None,
 ) -> ResNet:
     """ResNet for ImageNet.
@@ -106,18 +107,24 @@ def imagenet_resnet(
         num_classes: Positive int. Defaults to `1000`.
         input_shape: Tuple `(height, width, channels)`; height and width may
             be `None`. Defaults to `(224, 224, 3)`.
+        stride_on: `"3x3"` or `"1x1"`, the convolution of a bottleneck block
+            (50 layers and up) that takes its stride: torchvision and the
+            published networks have the first, `keras.applications` the
+            second. Defaults to `"3x3"`.
         name: Optional string.
 
     Returns:
         A built `ResNet`.
 
     Raises:
-        ValueError: If `depth` is unknown.
+        ValueError: If `depth` is unknown, or `stride_on` is not a kernel of its
+            blocks.
     """
     return ResNet(
         **_imagenet(depth),
         num_classes=num_classes,
         input_shape=input_shape,
+        stride_on=stride_on,
         name=name or f"resnet{depth}",
     )
 
@@ -130,6 +137,7 @@ def imagenet_skipnet(
     gate_init: str = "open",
     threshold: float = 0.5,
     execution: str = "conditional",
+    stride_on: str = "3x3",
     name: str | None = None,
 ) -> SkipNet:
     """SkipNet for ImageNet.
@@ -146,13 +154,18 @@ def imagenet_skipnet(
             at least this. Defaults to `0.5`.
         execution: `"conditional"` or `"masked"`. Defaults to
             `"conditional"`.
+        stride_on: `"3x3"` or `"1x1"`, the convolution of a bottleneck block
+            (50 layers and up) that takes its stride: torchvision and the
+            published networks have the first, `keras.applications` the
+            second. Defaults to `"3x3"`.
         name: Optional string.
 
     Returns:
         A built `SkipNet`.
 
     Raises:
-        ValueError: If `depth` or `gate` is unknown.
+        ValueError: If `depth` or `gate` is unknown, or `stride_on` is not a
+            kernel of its blocks.
     """
     return SkipNet(
         **_imagenet(depth),
@@ -162,8 +175,55 @@ def imagenet_skipnet(
         gate_init=gate_init,
         threshold=threshold,
         execution=execution,
+        stride_on=stride_on,
         name=name or f"skipnet{depth}_{gate}",
     )
+
+
+def from_resnet(
+    model: ResNet,
+    gate: str = "rnn",
+    gate_init: str = "open",
+    threshold: float = 0.5,
+    execution: str = "conditional",
+    name: str | None = None,
+) -> SkipNet:
+    """SkipNet with the architecture and the weights of a dense network.
+
+    The gates are new. Open, as they start by default, they run every block,
+    and the logits are those of the dense network.
+
+    Args:
+        model: A `ResNet`.
+        gate: `"rnn"`, `"ff1"`, `"ff2"` or `"pool"`. Defaults to `"rnn"`.
+        gate_init: `"open"` or `"published"`. Defaults to `"open"`.
+        threshold: Float, a block runs at inference where its probability is
+            at least this. Defaults to `0.5`.
+        execution: `"conditional"` or `"masked"`. Defaults to
+            `"conditional"`.
+        name: Optional string. Defaults to `None`, the name of `model` with
+            that of the gate behind it.
+
+    Returns:
+        A built `SkipNet` with the dtype policy of `model`.
+
+    Raises:
+        ValueError: If `model` is not a `ResNet`, or another argument is not
+            as described.
+    """
+    if not isinstance(model, ResNet):
+        raise ValueError(f"`model` must be a ResNet. Received: model={model!r}")
+    skipnet = SkipNet(
+        **model.arguments,
+        gate=gate,
+        gate_init=gate_init,
+        threshold=threshold,
+        execution=execution,
+        name=name or f"{model.name}_{gate}",
+        dtype=model.dtype_policy,
+    )
+    skipnet.backbone.set_weights(model.get_weights())
+    return skipnet
 
 
 def _cifar(depth):

@@ -7,12 +7,12 @@ from skipnet_tf import flops
 from skipnet_tf import ops
 from skipnet_tf.blocks import BasicBlock
 from skipnet_tf.blocks import BottleneckBlock
+from skipnet_tf.classifier import Classifier
 from skipnet_tf.layers import BatchNormalization
 from skipnet_tf.layers import Convolution
 from skipnet_tf.layers import dtype_policy
 from skipnet_tf.layers import layer_config
 from skipnet_tf.layers import normal
-from skipnet_tf.training import Classifier
 
 
 @keras.saving.register_keras_serializable(package="skipnet_tf")
@@ -20,7 +20,8 @@ class ResNet(Classifier):
     """Residual network of He et al. as the published SkipNet code has it.
 
     Post-activation blocks, projection shortcuts ("option B") where the shape
-    changes, the stride of a bottleneck on its 3x3 convolution.
+    changes, the stride of a bottleneck on its 3x3 convolution unless told
+    otherwise.
 
     Args:
         blocks: Tuple of positive ints, blocks in each group.
@@ -33,6 +34,8 @@ class ResNet(Classifier):
         input_shape: Tuple `(height, width, channels)`; height and width may
             be `None`, and images of other sizes are welcome all the same.
             Defaults to `(None, None, 3)`.
+        stride_on: `"3x3"` or, in bottleneck blocks, `"1x1"`: the convolution
+            that takes the stride of a block. Defaults to `"3x3"`.
         name: Optional string.
         dtype: Optional dtype policy, such as `"mixed_bfloat16"`. Defaults to
             `None`, the global one.
@@ -56,6 +59,7 @@ class ResNet(Classifier):
         stem="cifar",
         num_classes=10,
         input_shape=(None, None, 3),
+        stride_on="3x3",
         name=None,
         dtype=None,
     ):
@@ -68,6 +72,7 @@ class ResNet(Classifier):
             "stem": stem,
             "num_classes": num_classes,
             "input_shape": list(input_shape),
+            "stride_on": stride_on,
         }
         self.num_classes = num_classes
         self.channels = input_shape[-1]
@@ -89,6 +94,7 @@ class ResNet(Classifier):
             kind(
                 filters[group],
                 strides=2 if group and not block else 1,
+                stride_on=self.arguments["stride_on"],
                 name=f"group{group + 1}_block{block}",
             )
             for group, count in enumerate(self.arguments["blocks"])

@@ -44,6 +44,8 @@ class SkipNet(StagedClassifier):
             at least this. Defaults to `0.5`.
         execution: `"conditional"`, a skipped block is not computed at
             inference, or `"masked"`. Defaults to `"conditional"`.
+        stride_on: `"3x3"` or, in bottleneck blocks, `"1x1"`: the convolution
+            that takes the stride of a block. Defaults to `"3x3"`.
         name: Optional string.
         dtype: Optional dtype policy, such as `"mixed_bfloat16"`. Defaults to
             `None`, the global one.
@@ -75,6 +77,7 @@ class SkipNet(StagedClassifier):
         gate_init="open",
         threshold=0.5,
         execution="conditional",
+        stride_on="3x3",
         name=None,
         dtype=None,
     ):
@@ -92,6 +95,7 @@ class SkipNet(StagedClassifier):
             stem,
             num_classes,
             input_shape,
+            stride_on,
             name="backbone",
             dtype=self.dtype_policy,
         )
@@ -196,6 +200,32 @@ class SkipNet(StagedClassifier):
             height, width = block.output_size(height, width)
             gates.append(gate.multiply_adds(height, width))
         return fixed, blocks, gates
+
+    def sharpen(self, factor: float) -> None:
+        """Multiplies the logits of all gates, so that they doubt less.
+
+        Samples then follow the decisions at a threshold of 0.5, which stay
+        as they are; the published code starts reinforcement learning on
+        ImageNet so, with a factor of 20.
+
+        Args:
+            factor: Positive float.
+
+        Raises:
+            ValueError: If `factor` is not positive.
+        """
+        if not factor > 0:
+            raise ValueError(
+                "`factor` must be positive: another one would reverse or "
+                f"erase what the gates have learnt. Received: factor={factor}"
+            )
+        # By identity: recurrent gates share one layer.
+        layers = {
+            id(gate.last_layer()): gate.last_layer() for gate in self.gates
+        }
+        for layer in layers.values():
+            layer.kernel.assign(layer.kernel * factor)
+            layer.bias.assign(layer.bias * factor)
 
     def dense_multiply_adds(self, images):
         """Multiply-adds of one image through all blocks without gates."""

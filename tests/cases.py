@@ -55,14 +55,13 @@ def divide_opinions(model, pixels):
     """
     random = np.random.default_rng(0)
     for index, gate in enumerate(model.gates):
-        decision = getattr(gate, "decision", None)
-        if decision is None:  # one decision layer for all recurrent gates
+        decision = gate.last_layer()
+        if model.gate == "rnn":
             embedding = gate.embedding
             shape = embedding.kernel.shape
             embedding.kernel.assign(random.normal(size=shape) * 2)
-            if index:
+            if index:  # one decision layer for all of them
                 continue
-            decision = gate.recurrence.decision
         decision.kernel.assign(random.normal(size=decision.kernel.shape) * 3)
         decision.bias.assign(np.zeros(decision.bias.shape))
         logits = model.route(pixels)["gate_logits"].numpy()

@@ -38,6 +38,32 @@ def test_a_bottleneck_strides_on_its_3x3_convolution():
     assert block.projection.kernel.shape == (1, 1, 4, 8)
 
 
+def test_a_bottleneck_strides_on_its_first_convolution_if_told():
+    block = blocks.BottleneckBlock(2, strides=2, stride_on="1x1")
+    inputs = images(2, 5, 6, 4)
+    outputs = block(inputs)
+    assert outputs.shape == (2, 3, 3, 8)
+    assert [c.strides[0] for c in block.convolutions] == [2, 1, 1]
+    # Only every second pixel is read.
+    skipped = inputs.copy()
+    skipped[:, 1::2] = skipped[:, :, 1::2] = 7
+    np.testing.assert_array_equal(block(skipped), outputs)
+    # The first 1x1 is at 3 x 3 pixels, too.
+    assert block.multiply_adds(5, 6) == (
+        9 * 4 * 2 + 9 * 9 * 2 * 2 + 9 * 2 * 8,
+        9 * 4 * 8,
+    )
+
+
+def test_a_stride_on_a_kernel_that_a_block_lacks_is_refused():
+    for kind, stride_on in (
+        (blocks.BasicBlock, "1x1"),
+        (blocks.BottleneckBlock, "5x5"),
+    ):
+        with pytest.raises(ValueError, match="`stride_on`.*Received: "):
+            kind(4, strides=2, stride_on=stride_on)
+
+
 def test_multiply_adds_of_a_bottleneck_by_hand():
     block = blocks.BottleneckBlock(2, strides=2)
     block.build((None, None, None, 4))

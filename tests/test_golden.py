@@ -115,7 +115,7 @@ def _expected_gradients(case, kind):
     # PyTorch has two biases in its LSTM, whose gradients are equal; one is
     # listed, and weights are loaded as their sum.
     if "control.rnn.bias_hh_l0" in listed:
-        listed["control.rnn.bias_hh_l0"] = np.float32(0)
+        listed["control.rnn.bias_hh_l0"] = np.zeros(40, "float32")
     before = case.model.get_weights()
     skipnet_tf.load_pytorch_weights(case.model, listed)
     expected = [v.numpy() for v in case.model.trainable_variables]

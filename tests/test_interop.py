@@ -1,4 +1,4 @@
-"""Weights of published SkipNets and of torchvision's ResNets."""
+"""Weights of published SkipNets, PyTorch's and Keras's ResNets."""
 
 import json
 import pathlib
@@ -131,7 +131,7 @@ def _renamed(given):
         ),
         (
             lambda given: given.update({"control.rnn.bias_hh_l0": np.zeros(3)}),
-            "shape.*control.rnn.bias_ih_l0",
+            r"shape.*control.rnn.bias_hh_l0 \(3,\), expected \(40,\)",
         ),
     ],
 )

@@ -10,8 +10,11 @@ from cases import GATES
 from cases import divide_opinions
 from cases import images
 from cases import skipnet
+from cases import trained
 
 import skipnet_tf
+from skipnet_tf import frozen
+from skipnet_tf import models
 from skipnet_tf import policy
 from skipnet_tf.resnet import ResNet
 from skipnet_tf.skipnet import SkipNet
@@ -102,6 +105,73 @@ def test_imagenet_networks_have_the_published_number_of_parameters(
     assert _parameters(model.backbone) == published
     assert _parameters(model) == gated_published - (channels * 10 + 10) - 40
     assert len(model.gates) == gates
+
+
+def test_multiply_adds_follow_the_place_of_the_stride():
+    totals = [
+        skipnet_tf.flops.count(
+            ResNet((1, 2), (4, 8), bottleneck=True, stride_on=stride_on),
+            (9, 13, 3),
+        ).total
+        for stride_on in ("3x3", "1x1")
+    ]
+    # One 1x1 convolution, from 16 to 8 channels, at 5 x 7 pixels.
+    assert totals[0] - totals[1] == (9 * 13 - 5 * 7) * 16 * 8
+
+
+def test_a_network_that_strides_on_the_1x1_is_served_as_it_is():
+    model = skipnet("pool", bottleneck=True, stem="imagenet", stride_on="1x1")
+    pixels = images(6, 33, 40, 3)
+    trained(model, pixels)
+    expected = model.route(pixels)
+    serve = tf.function(frozen.FrozenNetwork(model), autograph=False)
+    served = serve(tf.constant(pixels), tf.zeros([6, 3]))
+    np.testing.assert_allclose(
+        served["logits"], expected["logits"], rtol=1e-4, atol=1e-4
+    )
+    np.testing.assert_array_equal(served["gates"], expected["gates"])
+    np.testing.assert_array_equal(served["macs"], expected["macs"])
+    assert 0 < expected["gates"].numpy().mean() < 1
+
+
+@pytest.mark.parametrize("gate", GATES)
+@pytest.mark.parametrize("execution", ["masked", "conditional"])
+def test_a_gated_network_starts_as_the_dense_one_it_is_made_from(
+    gate, execution
+):
+    dense = ResNet(
+        blocks=(1, 2), filters=(4, 6), bottleneck=True, stride_on="1x1"
+    )
+    pixels = images(5, 8, 8, 3)
+    trained(dense, pixels)
+    model = models.from_resnet(dense, gate, execution=execution)
+    np.testing.assert_array_equal(model(pixels), dense(pixels))
+    assert model.backbone.arguments == dense.arguments
+    assert (model.gate, model.execution) == (gate, execution)
+    # Weights of its own.
+    model.backbone.classifier.bias.assign(np.zeros(10))
+    assert np.any(dense.classifier.bias)
+
+
+def test_a_gated_network_is_made_from_dense_ones_alone():
+    with pytest.raises(ValueError, match="`model`.*ResNet.*Received: "):
+        models.from_resnet(skipnet())
+
+
+@pytest.mark.parametrize("gate", GATES)
+def test_sharpened_gates_have_logits_as_many_times_as_large(gate):
+    pixels = images(6, 8, 8, 3)
+    model = divide_opinions(skipnet(gate), pixels)
+    before = model.route(pixels)
+    model.sharpen(16)  # a power of two: no digit is lost
+    after = model.route(pixels)
+    np.testing.assert_array_equal(
+        after["gate_logits"], 16 * before["gate_logits"].numpy()
+    )
+    np.testing.assert_array_equal(after["gates"], before["gates"])
+    for factor in (0, -1, float("nan")):
+        with pytest.raises(ValueError, match="`factor`.*Received: "):
+            model.sharpen(factor)
 
 
 def test_dense_networks_are_the_backbones_of_gated_ones():
@@ -335,6 +405,7 @@ def test_a_bad_argument_is_named():
         "blocks": lambda: skipnet(blocks=(2, 0)),
         "filters": lambda: skipnet(filters=(4,)),
         "input_shape": lambda: skipnet(input_shape=(None, None, None)),
+        "stride_on": lambda: skipnet_tf.imagenet_skipnet(18, stride_on="1x1"),
     }.items():
         with pytest.raises(ValueError, match=f"`{name}`.*Received: "):
             call()
@@ -379,6 +450,7 @@ def _arguments(model):
             stem="imagenet",
             num_classes=7,
             input_shape=(40, None, 1),
+            stride_on="1x1",
             gate="ff2",
             gate_init="published",
             threshold=0.4,
@@ -392,6 +464,7 @@ def _arguments(model):
             stem="imagenet",
             num_classes=7,
             input_shape=(40, None, 1),
+            stride_on="1x1",
             name="everything",
         ),
     ],
