@@ -52,6 +52,17 @@ _NUM_CLASSES = flags.DEFINE_integer(
 _PREPROCESSING = flags.DEFINE_string(
     "preprocessing", None, "Data set. Defaults to that of --workdir."
 )
+_IMAGE_SIZE = flags.DEFINE_integer(
+    "image_size",
+    None,
+    "Side of photographs in pixels, with --preprocessing. Defaults to 224.",
+)
+_NORMALIZATION = flags.DEFINE_string(
+    "normalization",
+    None,
+    "Data set whose mean and standard deviation to use, with "
+    "--preprocessing. Defaults to its own.",
+)
 
 # How.
 _PRECISION = flags.DEFINE_enum(
@@ -111,12 +122,7 @@ def _export():
     if sum(source is not None for source in sources) != 1:
         raise ValueError("give one of --workdir, --model and --weights")
     run = evaluation.open_run(_WORKDIR.value) if _WORKDIR.value else None
-    name = _PREPROCESSING.value or (run and run.dataset)
-    if not name:
-        raise ValueError(
-            "--model and --weights need --preprocessing, a data set's name"
-        )
-    recipe = data.preprocessing_of(name)
+    recipe = _recipe(run)
     stage = _stage(run) if run else None
     version = export.export_saved_model(
         _load(run, stage, recipe),
@@ -132,6 +138,18 @@ def _export():
     print(version)
     if _BENCHMARK.value:
         _benchmark(run, version, recipe)
+
+
+def _recipe(run):
+    if _PREPROCESSING.value:
+        return data.preprocessing_of(
+            _PREPROCESSING.value, _IMAGE_SIZE.value, _NORMALIZATION.value
+        )
+    if run is None:
+        raise ValueError(
+            "--model and --weights need --preprocessing, a data set's name"
+        )
+    return run.preprocessing()
 
 
 def _stage(run):

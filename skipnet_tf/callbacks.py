@@ -52,14 +52,15 @@ class Checkpoints(keras.callbacks.Callback):
     A loss that is not a number stops the run before it can be saved.
 
     Args:
-        manager: `tf.train.CheckpointManager` of model and optimizer.
+        manager: `tf.train.CheckpointManager` of model and optimizer, or
+            `None` where another process saves.
         counter: `Steps`.
         every: Int, training steps between checkpoints, 0 for epochs only.
     """
 
     def __init__(
         self,
-        manager: tf.train.CheckpointManager,
+        manager: tf.train.CheckpointManager | None,
         counter: Steps,
         every: int = 0,
     ):
@@ -80,7 +81,7 @@ class Checkpoints(keras.callbacks.Callback):
         if save or step // _CHECK_STEPS > before // _CHECK_STEPS:
             self._check(step, logs)
         if save:
-            self.manager.save(checkpoint_number=step)
+            self._save(step)
 
     def on_epoch_begin(self, epoch, logs=None):
         self._seen = self.counter.done
@@ -88,7 +89,11 @@ class Checkpoints(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         step = self.counter.done
         self._check(step, logs)
-        self.manager.save(checkpoint_number=step)
+        self._save(step)
+
+    def _save(self, step):
+        if self.manager is not None:
+            self.manager.save(checkpoint_number=step)
 
     def _check(self, step, logs):
         loss = float((logs or {}).get("loss", 0.0))
@@ -99,7 +104,7 @@ class Checkpoints(keras.callbacks.Callback):
         # after the last finite loss may be the bad ones already.
         good = [
             path
-            for path in self.manager.checkpoints
+            for path in getattr(self.manager, "checkpoints", ())
             if int(path.rsplit("-", 1)[1]) < self.finite
         ]
         raise TrainingDiverged(
@@ -151,20 +156,28 @@ class TensorBoardLog(keras.callbacks.Callback):
 
     Args:
         directory: String, the folder TensorBoard is pointed at.
+        write: Bool, whether this process writes; the others of a cluster
+            must take part where metrics are summed. Defaults to `True`.
     """
 
-    def __init__(self, directory: str):
+    def __init__(self, directory: str, write: bool = True):
         super().__init__()
-        self.writer = tf.summary.create_file_writer(directory)
+        self.writer = None
+        if write:
+            self.writer = tf.summary.create_file_writer(directory)
         self.history_path = os.path.join(directory, "skip_rates.json")
 
     def on_epoch_end(self, epoch, logs=None):
+        rates = None
+        if hasattr(self.model, "route_metrics"):
+            # The last pass over the metric was the validation split.
+            rates = self.model.route_metrics.open_rates.result().numpy()
+        if self.writer is None:
+            return
         with self.writer.as_default(step=epoch + 1):
             for name, value in logs.items():
                 tf.summary.scalar(name, float(value))
-            if hasattr(self.model, "route_metrics"):
-                # The last pass over the metric was the validation split.
-                rates = self.model.route_metrics.open_rates.result().numpy()
+            if rates is not None:
                 history = self._history(epoch, 1.0 - rates)
                 tf.summary.image("skip_rate_per_block", _picture(history))
         self.writer.flush()

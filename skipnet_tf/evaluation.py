@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from skipnet_tf import data
 from skipnet_tf import flops
+from skipnet_tf.preprocessing import Preprocessing
 from skipnet_tf.resnet import ResNet
 from skipnet_tf.skipnet import SkipNet
 
@@ -55,6 +56,11 @@ class Routes:
     def open_rates(self) -> np.ndarray:
         """Share of images that run each gated block, `(gates,)`."""
         return self.gates.mean(axis=0)
+
+    @property
+    def blocks(self) -> np.ndarray:
+        """Blocks executed for each image, block 0 included, `(images,)`."""
+        return 1 + self.gates.sum(axis=1).astype(int)
 
     @property
     def distinct_paths(self) -> int:
@@ -221,6 +227,13 @@ class Run:
         split: String, the test split, or validation where there is none.
         summaries: Dict from stage to `evaluation.summary` on that split, in
             the order of training.
+        image_size: Optional int, side of the photographs in pixels. Defaults
+            to `None`, that of the data set.
+        normalization: Optional string, the data set whose mean and deviation
+            were used. Defaults to `None`, its own.
+        depth: Optional int, layers of the network. Defaults to `None`,
+            unknown.
+        gate: Optional string, kind of its gates. Defaults to `None`, unknown.
     """
 
     workdir: str
@@ -228,6 +241,23 @@ class Run:
     data_dir: str | None
     split: str
     summaries: dict[str, dict]
+    image_size: int | None = None
+    normalization: str | None = None
+    depth: int | None = None
+    gate: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The folder's own name."""
+        return os.path.basename(os.path.abspath(self.workdir))
+
+    def settings(self, stage: str) -> dict:
+        """Flags that mattered to a stage; empty where none are noted."""
+        path = os.path.join(self.workdir, stage, "settings.json")
+        if not os.path.exists(path):
+            return {}
+        with open(path) as file:
+            return json.load(file)
 
     def path(self, stage: str) -> str:
         """The file of a stage's network."""
@@ -244,11 +274,24 @@ class Run:
             self.split,
             batch_size=_BATCH_SIZE,
             data_dir=self.data_dir,
+            image_size=self.image_size,
+            normalization=self.normalization,
         )
 
     def describe(self) -> data.DatasetInfo:
         """What the split holds."""
-        return data.describe(self.dataset, self.split, self.data_dir)
+        return data.describe(
+            self.dataset,
+            self.split,
+            self.data_dir,
+            image_size=self.image_size,
+        )
+
+    def preprocessing(self) -> Preprocessing:
+        """What happened to the images before the network saw them."""
+        return data.preprocessing_of(
+            self.dataset, self.image_size, self.normalization
+        )
 
 
 def open_run(workdir: str) -> Run:
@@ -275,6 +318,10 @@ def open_run(workdir: str) -> Run:
         data_dir=result.get("data_dir"),
         split=result.get(f"{kind}_split"),
         summaries={s: found[kind] for s, found in result["stages"].items()},
+        image_size=result.get("image_size"),
+        normalization=result.get("normalization"),
+        depth=result.get("depth"),
+        gate=result.get("gate"),
     )
     for stage in [s for s in run.summaries if not os.path.exists(run.path(s))]:
         del run.summaries[stage]

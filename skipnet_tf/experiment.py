@@ -18,89 +18,22 @@ import json
 import math
 import os
 import shutil
+import tempfile
 from collections.abc import Callable
-from collections.abc import Iterator
 
 import keras
 import tensorflow as tf
 
 from skipnet_tf import callbacks
 from skipnet_tf import checkpoints
-from skipnet_tf import data
+from skipnet_tf import distribution
 from skipnet_tf import evaluation
+from skipnet_tf import fitting
 from skipnet_tf import flops
+from skipnet_tf import optimizers
 from skipnet_tf.resnet import ResNet
 from skipnet_tf.skipnet import SkipNet
-
-_EVALUATION_BATCH = 500
-_MOST_REPLICAS = 64
-
-
-@dataclasses.dataclass(frozen=True)
-class Data:
-    """The splits of a run.
-
-    Args:
-        name: String, a data set that `skipnet_tf.data.load` knows.
-        train_split: String in TFDS's notation.
-        validation_split: String; what models are compared on.
-        test_split: String, evaluated once at the end, or `""` for never.
-        batch_size: Positive int, images per step over all replicas.
-        data_dir: Optional string. Defaults to `None`, TFDS's own default.
-        download: Bool. Defaults to `False`.
-        seed: Int, of initial weights, order and augmentation. Defaults to
-            `0`.
-    """
-
-    name: str
-    train_split: str
-    validation_split: str
-    test_split: str
-    batch_size: int
-    data_dir: str | None = None
-    download: bool = False
-    seed: int = 0
-
-    def describe(self) -> data.DatasetInfo:
-        """Checks that all splits are there and describes the first."""
-        for split in (self.validation_split, self.test_split):
-            if split:
-                self._describe(split)
-        return self._describe(self.train_split)
-
-    def _describe(self, split):
-        return data.describe(self.name, split, self.data_dir, self.download)
-
-    def training(self, epochs: int, first_step: int) -> tf.data.Dataset:
-        """Training batches from global step `first_step` on."""
-        return data.load(
-            self.name,
-            self.train_split,
-            batch_size=self.batch_size,
-            training=True,
-            seed=self.seed,
-            epochs=epochs,
-            first_step=first_step,
-            data_dir=self.data_dir,
-        )
-
-    def evaluation(self, split: str) -> tf.data.Dataset:
-        """Batches of `split` in order, nothing left out."""
-        return data.load(
-            self.name,
-            split,
-            batch_size=evaluation_batch(self._describe(split).num_examples),
-            data_dir=self.data_dir,
-        )
-
-
-def evaluation_batch(images: int) -> int:
-    """Images per batch whose last batch leaves no replica without images."""
-    return next(
-        batch
-        for batch in range(_EVALUATION_BATCH, 0, -1)
-        if images % batch == 0 or images % batch >= _MOST_REPLICAS
-    )
+from skipnet_tf.splits import Data
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,17 +45,22 @@ class Plan:
         steps: Positive int, training steps.
         make: Function without arguments that returns the compiled model with
             the weights to start from; called inside the strategy's scope.
+        given: Optional string, weights from elsewhere that the stage starts
+            from: their accuracy is measured and told first. Defaults to
+            `None`.
     """
 
     name: str
     steps: int
     make: Callable[[], keras.Model]
+    given: str | None = None
 
 
 def set_up(
     workdir: str,
     deterministic: bool = False,
     mixed_precision: str = "float32",
+    device: str = "auto",
 ) -> None:
     """Makes the work directory and sets what holds for the whole process.
 
@@ -132,46 +70,32 @@ def set_up(
             speed. Defaults to `False`.
         mixed_precision: `"float32"`, `"mixed_bfloat16"` or
             `"mixed_float16"`. Defaults to `"float32"`.
+        device: `"auto"`, `"cpu"` or `"gpu"`; TensorFlow uses a GPU that is
+            there unless told not to, and says nothing if there is none.
+            Defaults to `"auto"`.
 
     Raises:
-        ValueError: If `workdir` cannot be written.
+        ValueError: If `workdir` cannot be written or the device is missing.
     """
     try:
         os.makedirs(workdir, exist_ok=True)
-        probe = os.path.join(workdir, ".writable")
-        with open(probe, "w") as file:
-            file.write("yes")
-        os.remove(probe)
+        with tempfile.TemporaryFile(dir=workdir) as file:
+            file.write(b"yes")
     except OSError as error:
         raise ValueError(
             "`workdir` must be a folder that can be written. "
             f"Received: workdir={workdir} ({error.strerror})"
         ) from error
+    if device == "gpu" and not tf.config.list_physical_devices("GPU"):
+        raise ValueError(
+            "`device` must be one that TensorFlow finds: no GPU is visible "
+            '(pip install "tensorflow[and-cuda]"?). Received: device=gpu'
+        )
+    if device == "cpu":
+        tf.config.set_visible_devices([], "GPU")
     keras.mixed_precision.set_global_policy(mixed_precision)
     if deterministic:
         tf.config.experimental.enable_op_determinism()
-
-
-def make_strategy(distribution: str) -> tf.distribute.Strategy:
-    """The strategy under which models are made and trained.
-
-    Args:
-        distribution: `"none"` or `"mirrored"` (all local GPUs, or the CPU).
-
-    Returns:
-        A `tf.distribute.Strategy`.
-
-    Raises:
-        ValueError: If `distribution` is unknown.
-    """
-    if distribution == "none":
-        return tf.distribute.get_strategy()
-    if distribution == "mirrored":
-        return tf.distribute.MirroredStrategy()
-    raise ValueError(
-        '`distribution` must be "none" or "mirrored". '
-        f"Received: distribution={distribution!r}"
-    )
 
 
 def run_stage(
@@ -180,7 +104,7 @@ def run_stage(
     workdir: str,
     strategy: tf.distribute.Strategy,
     checkpoint_steps: int = 0,
-    steps_per_execution: int = 1,
+    together: int = 1,
 ) -> dict:
     """Trains one stage, or resumes it, or reads what it gave.
 
@@ -191,8 +115,8 @@ def run_stage(
         strategy: Where to train.
         checkpoint_steps: Int, steps between checkpoints inside an epoch, 0
             for one at the end of each epoch only. Defaults to `0`.
-        steps_per_execution: Positive int, most training steps that run
-            without a callback between them. Defaults to `1`.
+        together: Positive int, most training steps that run without a
+            callback between them. Defaults to `1`.
 
     Returns:
         Dict with a summary for `"validation"` and, if there is one,
@@ -202,6 +126,7 @@ def run_stage(
         ValueError: If the batch is larger than the data, or the disk too
             small for the checkpoints.
         TrainingDiverged: If the loss is not a number any more.
+        WorkerLost: If another process of the run is gone.
     """
     folder = os.path.join(workdir, plan.name)
     finished = os.path.join(folder, "result.json")
@@ -209,19 +134,24 @@ def run_stage(
         with open(finished) as file:
             return json.load(file)
     os.makedirs(folder, exist_ok=True)
-    if splits.batch_size % strategy.num_replicas_in_sync:
-        raise ValueError(
-            "`batch_size` must be a multiple of the number of replicas, "
-            f"{strategy.num_replicas_in_sync}. "
-            f"Received: batch_size={splits.batch_size}"
-        )
     # Here, not once per run: initial weights must not depend on which stages
     # were built before in the same process.
     keras.utils.set_random_seed(splits.seed)
     with strategy.scope():
         model = plan.make()
     checkpoints.check_disk(model, folder)
-    _train(plan, model, splits, folder, checkpoint_steps, steps_per_execution)
+    _train(plan, model, splits, folder, strategy, checkpoint_steps, together)
+    if optimizers.averages(model):
+        optimizers.assign_averages(model)
+    if distribution.workers(strategy)[0] == 0:
+        _conclude(model, splits, folder)
+    distribution.wait_for_all(strategy)
+    with open(finished) as file:
+        return json.load(file)
+
+
+def _conclude(model, splits, folder):
+    """Writes what a stage gave; `result.json` says that it is complete."""
     model.save(os.path.join(folder, "model.keras"))
     result = {
         name: evaluate(model, splits, split)
@@ -231,18 +161,13 @@ def run_stage(
         )
         if split
     }
-    write_json(finished, result)
+    write_json(os.path.join(folder, "result.json"), result)
     shutil.rmtree(os.path.join(folder, "checkpoints"), ignore_errors=True)
-    return result
 
 
-def _train(plan, model, splits, folder, checkpoint_steps, together):
-    per_epoch = splits.describe().num_examples // splits.batch_size
-    if per_epoch == 0:
-        raise ValueError(
-            "`batch_size` must not exceed the number of training images. "
-            f"Received: batch_size={splits.batch_size}"
-        )
+def _train(plan, model, splits, folder, strategy, checkpoint_steps, together):
+    shard = distribution.workers(strategy)
+    epochs = math.ceil(plan.steps / splits.steps_per_epoch)
     counter = callbacks.Steps()
     manager = checkpoints.manager(
         model, counter.variable, os.path.join(folder, "checkpoints")
@@ -251,79 +176,44 @@ def _train(plan, model, splits, folder, checkpoint_steps, together):
         manager.checkpoint.restore(
             manager.latest_checkpoint
         ).assert_existing_objects_matched()
-    first = counter.done
-    if first:
+    first, writes = counter.done, shard[0] == 0
+    if first and writes:
         print(f"{plan.name}: resuming at step {first} of {plan.steps}")
-    epochs = math.ceil(plan.steps / per_epoch)
+    elif plan.given and writes:
+        _tell_start(plan, model, splits)
     shared = [
         counter,
-        callbacks.CsvLog(os.path.join(folder, "log.csv"), counter),
-        callbacks.Progress(plan.name, plan.steps, epochs, counter),
-        callbacks.Checkpoints(manager, counter, checkpoint_steps),
+        callbacks.Checkpoints(
+            manager if writes else None, counter, checkpoint_steps
+        ),
     ]
+    if writes:
+        shared[1:1] = [
+            callbacks.CsvLog(os.path.join(folder, "log.csv"), counter),
+            callbacks.Progress(plan.name, plan.steps, epochs, counter),
+        ]
+    if optimizers.averages(model):
+        shared.append(keras.callbacks.SwapEMAWeights())
     if importlib.util.find_spec("tensorboard"):  # tf.summary lives there
-        shared.append(
-            callbacks.TensorBoardLog(os.path.join(folder, "tensorboard"))
-        )
-    for segment in segments(first, plan.steps, per_epoch):
-        steps = executed_together(segment.steps, together)
-        if steps != model.steps_per_execution:
-            model.steps_per_execution = steps
-            model.train_function = None  # made for another number of steps
-        model.fit(
-            splits.training(epochs, segment.first_step),
-            validation_data=splits.evaluation(splits.validation_split),
-            initial_epoch=segment.epoch,
-            epochs=segment.last_epoch,
-            steps_per_epoch=segment.steps,
-            shuffle=False,
-            verbose=0,
-            callbacks=shared,
-        )
+        board = os.path.join(folder, "tensorboard")
+        shared.append(callbacks.TensorBoardLog(board, writes))
+    parts = fitting.segments(first, plan.steps, splits.steps_per_epoch)
+    feed = fitting.Feed(
+        lambda step: splits.training(epochs, step, shard),
+        lambda: splits.evaluation(splits.validation_split, shard),
+    )
+    fitting.fit(model, strategy, feed, list(parts), shared, together)
 
 
-@dataclasses.dataclass(frozen=True)
-class Segment:
-    """Epochs `epoch` to `last_epoch` (exclusive) of `steps` steps each."""
-
-    first_step: int
-    epoch: int
-    last_epoch: int
-    steps: int
-
-
-def segments(first: int, total: int, per_epoch: int) -> Iterator[Segment]:
-    """Cuts what is left of a stage into runs of equally long epochs.
-
-    The rest of an interrupted epoch and a last epoch that is cut short have
-    fewer steps than the others.
-
-    Args:
-        first: Int, steps done already.
-        total: Int, steps of the stage.
-        per_epoch: Int, steps of a whole epoch.
-
-    Yields:
-        `Segment`s in order.
-    """
-    while first < total:
-        epoch, offset = divmod(first, per_epoch)
-        whole = 0 if offset else (total - first) // per_epoch
-        if whole:
-            yield Segment(first, epoch, epoch + whole, per_epoch)
-            first += whole * per_epoch
-        else:
-            steps = min(per_epoch - offset, total - first)
-            yield Segment(first, epoch, epoch + 1, steps)
-            first += steps
-
-
-def executed_together(steps: int, most: int) -> int:
-    """The largest divisor of an epoch's `steps` up to `most`.
-
-    Keras would run the last group of an epoch over its end.
-    """
-    return next(n for n in range(most, 0, -1) if steps % n == 0)
+def _tell_start(plan, model, splits):
+    start = evaluate(model, splits, splits.validation_split)
+    print(
+        f"{plan.name}: starting from {plan.given}, which has "
+        f"{100 * start['accuracy']:.2f} % accuracy on {start['images']} "
+        f"validation images with {100 * start['executed_blocks']:.1f} % of "
+        "the blocks",
+        flush=True,
+    )
 
 
 def evaluate(model: ResNet | SkipNet, splits: Data, split: str) -> dict:

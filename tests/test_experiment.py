@@ -14,42 +14,6 @@ from skipnet_tf import checkpoints
 from skipnet_tf import experiment
 
 
-def as_tuples(*arguments):
-    return [
-        (part.first_step, part.epoch, part.last_epoch, part.steps)
-        for part in experiment.segments(*arguments)
-    ]
-
-
-def test_whole_epochs_are_one_segment():
-    assert as_tuples(0, 30, 10) == [(0, 0, 3, 10)]
-
-
-def test_a_broken_epoch_is_finished_before_the_whole_ones():
-    # Step 13 is the fourth of epoch 1: 7 steps are left of it, then one whole
-    # epoch, then 5 steps of the last.
-    assert as_tuples(13, 35, 10) == [
-        (13, 1, 2, 7),
-        (20, 2, 3, 10),
-        (30, 3, 4, 5),
-    ]
-
-
-def test_a_finished_stage_has_no_segment():
-    assert as_tuples(30, 30, 10) == []
-
-
-def test_a_stage_shorter_than_an_epoch_is_one_short_segment():
-    assert as_tuples(0, 4, 10) == [(0, 0, 1, 4)]
-
-
-@pytest.mark.parametrize(
-    ("steps", "most", "together"), [(351, 10, 9), (351, 1, 1), (7, 5, 1)]
-)
-def test_steps_executed_together_divide_an_epoch(steps, most, together):
-    assert experiment.executed_together(steps, most) == together
-
-
 def test_checkpoints_are_saved_when_steps_executed_together_pass_them():
     saved = []
     manager = types.SimpleNamespace(
@@ -136,13 +100,6 @@ def test_set_up_applies_the_precision_and_a_file_keeps_it(tmp_path):
     assert keras.config.dtype_policy().name == "float32"
 
 
-def test_the_last_evaluation_batch_leaves_no_replica_empty():
-    assert experiment.evaluation_batch(5000) == 500  # nothing left over
-    assert experiment.evaluation_batch(40) == 40
-    # 501 = 437 + 64: the first remainder that gives 64 replicas an image.
-    assert experiment.evaluation_batch(501) == 437
-
-
 class Manager:
     checkpoints = ["run/ckpt-10", "run/ckpt-20"]
 
@@ -161,11 +118,6 @@ def test_a_checkpoint_is_good_once_a_later_loss_was_finite(finite, good):
     counter.variable.assign(30)
     with pytest.raises(callbacks.TrainingDiverged, match=f"30; .*{good}. "):
         saver.on_epoch_end(1, {"loss": float("nan")})
-
-
-def test_an_unknown_distribution_is_refused():
-    with pytest.raises(ValueError, match="distribution='tpu'"):
-        experiment.make_strategy("tpu")
 
 
 def test_a_checkpoint_brings_back_every_variable(tmp_path):

@@ -10,16 +10,19 @@ import skipnet_tf
 _FOLDER = pathlib.Path(skipnet_tf.__file__).parent
 # A module imports only from tiers before its own.
 _TIERS = (
-    "ops objectives flops metrics preprocessing schedules optimizers",
+    "ops objectives flops metrics preprocessing schedules optimizers losses",
     "version versions serving sessions",
-    "layers policy sources verification",
+    "digits files photographs input_service",
+    "layers policy sources verification distillation",
     "gates stages data",
-    "blocks training folding",
+    "blocks classifier folding",
+    "training",
     "resnet",
     "skipnet",
     "models frozen model_card",
-    "interop evaluation callbacks checkpoints signatures",
-    "export",
+    "entries state_dicts evaluation callbacks distribution signatures splits",
+    "interop",
+    "checkpoints export fitting",
     "experiment",
     "analysis",
 )

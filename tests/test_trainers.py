@@ -1,13 +1,9 @@
 """The trainers as their users run them, and what they say to mistakes."""
 
 import json
-import os
 import pathlib
-import signal
-import subprocess
-import sys
-import time
 
+import building
 import common_flags
 import keras
 import numpy as np
@@ -16,7 +12,9 @@ import shared
 from absl import flags
 from cases import two_replicas
 
+import skipnet_tf
 from skipnet_tf import callbacks
+from skipnet_tf import splits
 
 ROOT = pathlib.Path(__file__).parent.parent
 TINY = [
@@ -51,11 +49,15 @@ def defined_flags():
     )
 
 
-def train(workdir, *arguments, dataset="digits"):
+def parse(*arguments):
     flags.FLAGS.unparse_flags()
     for name in list(flags.FLAGS):
         flags.FLAGS[name].unparse()
-    flags.FLAGS(["test", f"--workdir={workdir}", *TINY, *arguments])
+    flags.FLAGS(["test", *arguments])
+
+
+def train(workdir, *arguments, dataset="digits"):
+    parse(f"--workdir={workdir}", *TINY, *arguments)
     shared.train(dataset)
 
 
@@ -109,7 +111,7 @@ def test_weights_of_another_architecture_are_refused(tmp_path):
         "another architecture",
         tmp_path / "run",
         "--stages=sp",
-        f"--init_weights={other}",
+        f"--init_from={other}",
     )
 
 
@@ -149,10 +151,83 @@ def test_a_skip_rate_without_random_gating_is_refused(tmp_path):
     refused("skip_rate", tmp_path, "--stages=sp", "--gating=random")
 
 
+def test_a_length_is_given_once_in_steps_or_in_epochs(tmp_path):
+    refused("both give", tmp_path, "--stages=sp", "--sp_epochs=2")
+    parse("--workdir=x", "--batch_size=32", "--sp_epochs=2")
+    data = splits.Data("digits", "train[:100]", "test", "", batch_size=32)
+    # 100 // 32 = 3 steps an epoch.
+    assert building.plan("sp", "cifar", data).steps == 6
+    assert building.plan("rl", "cifar", data).steps == 4
+
+
+def test_learning_rates_follow_the_batch_they_are_meant_for():
+    parse("--workdir=x", "--batch_size=32", "--learning_rate_batch=128")
+    assert building.learning_rate(late=False) == 0.1 / 4
+    assert building.learning_rate(late=True) == 0.01 / 4
+
+
+def test_a_batch_that_cannot_be_divided_is_refused(tmp_path):
+    refused("multiple of 3", tmp_path, "--gradient_accumulation=3")
+
+
+def test_a_missing_gpu_is_refused(tmp_path):
+    refused("no GPU is visible", tmp_path, "--device=gpu")
+
+
+def test_milestones_are_ascending_fractions():
+    for wrong in ("0.5,0.2", "0.5,1.5", "a"):
+        with pytest.raises(flags.IllegalFlagValueError):
+            parse("--workdir=x", f"--milestones={wrong}")
+        flags.FLAGS["milestones"].value = ["0.5", "0.75"]
+
+
+def test_a_start_from_dense_weights_is_told_and_counts_all_blocks(
+    tmp_path, capsys
+):
+    dense = skipnet_tf.cifar_resnet(8, input_shape=(8, 8, 3))
+    dense.save_weights(tmp_path / "dense.weights.h5")
+    given = f"{tmp_path}/dense.weights.h5"
+    train(
+        tmp_path / "run",
+        "--stages=sp,hrl",
+        f"--init_from={given}",
+        f"--distill_from={given}",
+        "--label_smoothing=0.1",
+        "--ema=0.9",
+        "--sharpen=2",
+        "--sp_steps=1",
+        "--hrl_steps=1",
+    )
+    said = capsys.readouterr().out
+    assert f"sp: starting from {given}, which has" in said
+    assert "with 100.0 % of the blocks" in said
+    log = (tmp_path / "run" / "hrl" / "log.csv").read_text()
+    assert "distillation_loss" in log
+    # Logits of 2 at the start, doubled between the stages: p = 0.982.
+    sampled = keras.saving.load_model(tmp_path / "run" / "hrl" / "model.keras")
+    sharp = sampled.gates[0].last_layer().bias.numpy()
+    assert sharp == pytest.approx(4.0, abs=0.1)
+
+
+@pytest.mark.parametrize("script", ["cifar", "digits", "imagenet", "svhn"])
+def test_every_flag_file_is_for_its_trainer(script):
+    own = {"dataset", "stride_on"} if script == "imagenet" else {"dataset"}
+    known = own | set(common_flags.values())
+    found = list((ROOT / "trainers" / "flagfiles").glob(f"{script}*.txt"))
+    assert found
+    for path in found:
+        lines = path.read_text().splitlines()
+        given = [line for line in lines if not line.startswith("#")]
+        names = [line.removeprefix("--").split("=")[0] for line in given]
+        assert set(names) <= known, path
+        parse("--workdir=x", *[g for g in given if "dataset" not in g])
+        assert len(set(names)) == len(names), path
+
+
 @pytest.mark.slow
 def test_stages_train_on_two_replicas(tmp_path, monkeypatch):
     monkeypatch.setattr(
-        "skipnet_tf.experiment.make_strategy", lambda _: two_replicas()
+        "skipnet_tf.distribution.make_strategy", lambda *_: two_replicas()
     )
     train(tmp_path, "--stages=hrl", "--from_scratch", "--schedule=constant")
     assert (tmp_path / "hrl" / "model.keras").exists()
@@ -181,58 +256,3 @@ def test_unknown_stages_and_beta_are_refused_by_the_flags(tmp_path):
         # absl keeps a refused value; the next parse must not see it.
         flags.FLAGS["stages"].value = ["base"]
         flags.FLAGS["beta"].value = "1.0"
-
-
-def start(workdir):
-    # 100 // 32 = 3 steps an epoch, checkpoints inside epochs.
-    arguments = [
-        *TINY,
-        f"--workdir={workdir}",
-        "--stages=hrl",
-        "--from_scratch",
-        "--deterministic",
-        "--steps_per_execution=2",
-        "--hrl_steps=40",
-        "--checkpoint_steps=4",
-        "--alpha=1.0",
-    ]
-    return subprocess.Popen(
-        [sys.executable, str(ROOT / "trainers" / "digits.py"), *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env={
-            **os.environ,
-            "PYTHONPATH": str(ROOT),
-            "SKIPNET_TF_TRACEBACK": "1",
-        },
-    )
-
-
-def finish(process):
-    output, _ = process.communicate(timeout=240)
-    assert process.returncode == 0, output[-3000:]
-    return output
-
-
-def test_a_killed_hrl_run_resumes_to_the_same_bits(tmp_path):
-    whole, broken = start(tmp_path / "whole"), start(tmp_path / "broken")
-    state = tmp_path / "broken" / "hrl" / "checkpoints" / "checkpoint"
-    deadline = time.monotonic() + 120
-    while not state.exists() or "ckpt-8" not in state.read_text():
-        assert broken.poll() is None, broken.communicate()[0][-3000:]
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
-    broken.send_signal(signal.SIGKILL)
-    broken.wait()
-    broken.stdout.close()
-    assert not (tmp_path / "broken" / "hrl" / "result.json").exists()
-    assert "resuming at step" in finish(start(tmp_path / "broken"))
-    finish(whole)
-    first, second = (
-        keras.saving.load_model(tmp_path / name / "hrl" / "model.keras")
-        for name in ("whole", "broken")
-    )
-    for one, other in zip(first.weights, second.weights):
-        np.testing.assert_array_equal(one, other, err_msg=one.path)
-    assert int(second.optimizer.iterations) == 40

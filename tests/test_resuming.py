@@ -1,0 +1,148 @@
+"""Runs that are killed, and what becomes of them when started again."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+import pytest
+from test_distribution import addresses
+from test_distribution import config
+
+ROOT = pathlib.Path(__file__).parent.parent
+# 100 // 32 = 3 steps an epoch, checkpoints inside epochs.
+ARGUMENTS = [
+    "--depth=8",
+    "--batch_size=32",
+    "--train_split=train[:100]",
+    "--validation_split=train[100:150]",
+    "--test_split=",
+    "--from_scratch",
+    "--deterministic",
+    "--checkpoint_steps=4",
+    "--alpha=1.0",
+]
+
+
+def start(workdir, stage="hrl", *more, environment=()):
+    return subprocess.Popen(
+        [
+            sys.executable,
+            str(ROOT / "trainers" / "digits.py"),
+            *ARGUMENTS,
+            f"--workdir={workdir}",
+            f"--stages={stage}",
+            f"--{'hrl' if stage == 'rl' else stage}_steps=40",
+            *more,
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "SKIPNET_TF_TRACEBACK": "1",
+            **dict(environment),
+        },
+    )
+
+
+def finish(process):
+    output, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, output[-3000:]
+    return output
+
+
+def kill_after_checkpoint(process, folder):
+    """Kills a run once its second checkpoint is there."""
+    state = folder / "checkpoints" / "checkpoint"
+    deadline = time.monotonic() + 120
+    while not state.exists() or "ckpt-8" not in state.read_text():
+        assert process.poll() is None, process.communicate()[0][-3000:]
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    assert not (folder / "result.json").exists()
+
+
+def same_bits(first, second):
+    first, second = (
+        keras.saving.load_model(folder / "model.keras")
+        for folder in (first, second)
+    )
+    for one, other in zip(first.weights, second.weights):
+        np.testing.assert_array_equal(one, other, err_msg=one.path)
+    assert int(second.optimizer.iterations) == 40
+
+
+def check_resuming(tmp_path, stage, *more):
+    whole = start(tmp_path / "whole", stage, *more)
+    broken = start(tmp_path / "broken", stage, *more)
+    kill_after_checkpoint(broken, tmp_path / "broken" / stage)
+    output = finish(start(tmp_path / "broken", stage, *more))
+    assert "resuming at step" in output
+    finish(whole)
+    same_bits(tmp_path / "whole" / stage, tmp_path / "broken" / stage)
+
+
+def test_a_killed_hrl_run_resumes_to_the_same_bits(tmp_path):
+    check_resuming(tmp_path, "hrl", "--steps_per_execution=2")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["base", "sp", "rl"])
+def test_every_stage_resumes_to_the_same_bits(tmp_path, stage):
+    check_resuming(
+        tmp_path,
+        stage,
+        "--ema=0.9",
+        "--gradient_accumulation=2",
+        "--label_smoothing=0.1",
+    )
+
+
+def workers(workdir, ports):
+    """Starts both processes of a cluster; returns them, chief first."""
+    return [worker(workdir, ports, index) for index in (0, 1)]
+
+
+def worker(workdir, ports, index):
+    return start(
+        workdir,
+        "hrl",
+        "--distribution=multi_worker",
+        "--worker_patience=60",
+        environment={"TF_CONFIG": config(ports, index)},
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_lost_worker_comes_back_and_the_run_ends_as_if_nothing_was(
+    tmp_path, victim
+):
+    whole = workers(tmp_path / "whole", addresses(2))
+    for process in whole:
+        finish(process)
+    ports = addresses(2)
+    broken = workers(tmp_path / "broken", ports)
+    kill_after_checkpoint(broken[victim], tmp_path / "broken" / "hrl")
+    broken[victim] = worker(tmp_path / "broken", ports, victim)
+    outputs = [finish(process) for process in broken]
+    assert "a worker was lost" in outputs[1 - victim]
+    assert "resuming at step" in outputs[0]
+    assert "2 device(s) in 2 process(es)" in outputs[0]
+    same_bits(tmp_path / "whole" / "hrl", tmp_path / "broken" / "hrl")
+    assert (
+        json.loads((tmp_path / "broken" / "result.json").read_text())["stages"][
+            "hrl"
+        ]["validation"]["images"]
+        == 50
+    )

@@ -1,0 +1,134 @@
+"""What is trained: network, gates, stages, objective, first weights."""
+
+from absl import flags
+
+STAGES = ("base", "sp", "hrl", "rl")
+
+
+def define(defaults: dict) -> None:
+    """Defines the flags, with the defaults of the data set."""
+    flags.DEFINE_integer("depth", defaults["depth"], "Layers of the network.")
+    flags.DEFINE_enum(
+        "gate",
+        "rnn",
+        ["rnn", "ff1", "ff2", "ff", "pool"],
+        "Gate: recurrent, FFGate-I, FFGate-II, the paper's feed-forward gate "
+        "for this depth, or without convolution.",
+    )
+    flags.DEFINE_enum(
+        "gate_init",
+        "open",
+        ["open", "published"],
+        "Start with every block running for every image, or as published.",
+    )
+    flags.DEFINE_list(
+        "stages",
+        ["base", "sp", "hrl"],
+        "Stages in order: base (dense network), sp (supervised "
+        "pre-training), hrl (hybrid reinforcement learning), rl (pure "
+        "reinforcement learning).",
+    )
+    flags.register_validator(
+        "stages",
+        lambda stages: bool(stages) and all(s in STAGES for s in stages),
+        f"must be a list of {', '.join(STAGES)}",
+    )
+    _define_objective(defaults)
+    _define_start()
+
+
+def _define_objective(defaults):
+    flags.DEFINE_enum(
+        "gating",
+        "hard",
+        ["hard", "soft", "random"],
+        "How sp mixes: straight-through, probabilities (Table 3), or blocks "
+        "skipped at random (the paper's SDV).",
+    )
+    number("skip_rate", 0.0, "Share of blocks that --gating=random skips.", 1.0)
+    number("alpha", defaults["alpha"], "Price of computation in the reward.")
+    flags.DEFINE_string(
+        "beta",
+        defaults.get("beta", "1.0"),
+        'Weight of the loss in the reward, or "alpha/N".',
+    )
+    flags.register_validator(
+        "beta",
+        lambda beta: beta == "alpha/N" or _is_number(beta),
+        'must be a number or "alpha/N"',
+    )
+    number("gamma", 1.0, "Discount of rewards, gate to gate.", 1.0)
+    number(
+        "rl_weight",
+        defaults["rl_weight"],
+        "Weight of the policy loss, a mean over images.",
+    )
+    number(
+        "sharpen",
+        1.0,
+        "Factor on the gates' logits at the start of hrl and rl, so that "
+        "samples begin near the thresholded policy; published for ImageNet: "
+        "20, which leaves gates that are still wide open nothing to try.",
+    )
+    flags.DEFINE_bool(
+        "block_costs",
+        False,
+        "Reward the multiply-adds of a skipped block; all blocks count the "
+        "same otherwise, as in the paper.",
+    )
+    flags.DEFINE_enum(
+        "execution",
+        "auto",
+        ["auto", "conditional", "masked"],
+        "Blocks in hrl and rl: conditional computes, forward and backward, "
+        "and takes batch statistics of, the images that run a block; masked "
+        "computes all of them, as published. auto: masked where there is a "
+        "GPU, which takes longer over varying numbers of rows than over all. "
+        "XLA and several devices are always masked.",
+    )
+    number("label_smoothing", 0.0, "Share of the target on all classes.", 1.0)
+    flags.DEFINE_string(
+        "distill_from",
+        None,
+        "Dense network that sp and hrl also learn from: a weights file, or "
+        '"base" for that stage of this run.',
+    )
+    number("distill_weight", 0.5, "Share of distillation in the loss.", 1.0)
+    number("distill_temperature", 4.0, "Softens both networks' logits before.")
+
+
+def _define_start():
+    flags.DEFINE_bool("sp_from_base", False, "Start sp from the dense network.")
+    flags.DEFINE_bool(
+        "from_scratch",
+        False,
+        "Start hrl or rl untrained (the paper's HRL+S); give them the steps "
+        "and the learning rate of sp then.",
+    )
+    flags.DEFINE_string(
+        "init_from",
+        None,
+        "Weights that the first stage starts from: a file (.keras, "
+        ".weights.h5, .pth, .safetensors) of this network or of its dense "
+        "network, whose accuracy the gates, open at the start, keep.",
+    )
+    flags.DEFINE_bool(
+        "new_classifier",
+        False,
+        "Leave the classifier out of --init_from, for other classes.",
+    )
+
+
+def number(
+    name: str, default: float, text: str, upper: float | None = None
+) -> None:
+    """A flag that is a number of at least 0."""
+    # Refused here, not after the hours of the stages before.
+    flags.DEFINE_float(name, default, text, lower_bound=0.0, upper_bound=upper)
+
+
+def _is_number(text):
+    try:
+        return float(text) >= 0
+    except ValueError:
+        return False

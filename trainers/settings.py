@@ -1,0 +1,96 @@
+"""What a stage was trained with: a work directory belongs to one setting."""
+
+import json
+import os
+
+import common_flags
+from absl import flags
+
+from skipnet_tf import experiment
+
+# May differ when the same command is given again to resume a run.
+_FREE_FLAGS = {
+    "workdir",
+    "data_dir",
+    "download",
+    "data_service",
+    "device",
+    "worker_patience",
+    "stages",
+    "checkpoint_steps",
+    "steps_per_execution",
+}
+# What later stages depend on, of no concern to the stages before them.
+_SP_FLAGS = {
+    "gate",
+    "gate_init",
+    "gating",
+    "skip_rate",
+    "sp_from_base",
+    "sp_steps",
+    "sp_epochs",
+    "distill_from",
+    "distill_weight",
+    "distill_temperature",
+}
+_HRL_FLAGS = {
+    "alpha",
+    "beta",
+    "gamma",
+    "rl_weight",
+    "sharpen",
+    "block_costs",
+    "execution",
+    "from_scratch",
+    "hrl_steps",
+    "hrl_epochs",
+    "hrl_learning_rate",
+    "hrl_schedule",
+    "hrl_milestones",
+}
+
+
+def check(stage: str, dataset: str) -> None:
+    """Refuses a stage whose folder holds a run with other flags.
+
+    Args:
+        stage: String.
+        dataset: String.
+
+    Raises:
+        ValueError: If resuming would mix two settings.
+    """
+    folder = os.path.join(flags.FLAGS.workdir, stage)
+    if not any(
+        os.path.exists(os.path.join(folder, trace))
+        for trace in ("checkpoints", "result.json")
+    ):
+        return  # nothing was trained with what stands there
+    with open(os.path.join(folder, "settings.json")) as file:
+        before = json.load(file)
+    for name, value in sorted(_settings(stage, dataset).items()):
+        if before.get(name) != value:
+            raise ValueError(
+                f"{folder} holds a run with --{name}={before.get(name)}, "
+                f"not {value}: give the same flags to resume it, or another "
+                "--workdir"
+            )
+
+
+def write(stage: str, dataset: str) -> None:
+    """Notes the flags in the stage's folder."""
+    folder = os.path.join(flags.FLAGS.workdir, stage)
+    os.makedirs(folder, exist_ok=True)
+    experiment.write_json(
+        os.path.join(folder, "settings.json"), _settings(stage, dataset)
+    )
+
+
+def _settings(stage, dataset):
+    """The flags that matter to a stage."""
+    later = {"base": _SP_FLAGS | _HRL_FLAGS, "sp": _HRL_FLAGS}.get(stage, set())
+    return {"dataset": dataset} | {
+        name: value
+        for name, value in common_flags.values().items()
+        if name not in _FREE_FLAGS | later
+    }
