@@ -23,12 +23,12 @@ from absl import flags
 from absl import logging
 
 import skipnet_tf
-from skipnet_tf import analysis
 from skipnet_tf import data
 from skipnet_tf import evaluation
 from skipnet_tf import export
 from skipnet_tf import frozen
 from skipnet_tf import sessions
+from skipnet_tf.analysis import probes
 from skipnet_tf.skipnet import GATES
 
 # What.
@@ -248,7 +248,7 @@ def _pixels(run, recipe, batch):
     """A few batches of the split's images, or of noise without a split."""
     if run is not None:
         images, _ = next(iter(run.images()))
-        images = analysis.pixels(images, recipe)
+        images = probes.pixels(images, recipe)
     else:
         print("timed on noise: --workdir would give images")
         size = recipe.size or 32

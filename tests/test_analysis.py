@@ -1,9 +1,15 @@
-"""Pictures of a run, and the numbers behind them."""
+"""The report of a run: pictures, data and page."""
 
+import base64
+import csv
+import html.parser
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
+from xml.etree import ElementTree
 
 import cases
 import numpy as np
@@ -15,10 +21,30 @@ from skipnet_tf import analysis
 from skipnet_tf import data
 from skipnet_tf import evaluation
 from skipnet_tf import flops
-from skipnet_tf import preprocessing
+from skipnet_tf.analysis import plots
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 SPLIT = "test[:40]"
+
+
+class Page(html.parser.HTMLParser):
+    """Tags, ids, links and pictures of a page."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.ids, self.links, self.images = [], [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        attributes = dict(attrs)
+        self.tags.append(tag)
+        for name, values in (
+            ("id", self.ids),
+            ("href", self.links),
+            ("src", self.images),
+        ):
+            if name in attributes:
+                values.append(attributes[name])
 
 
 def batches():
@@ -58,58 +84,101 @@ def workdir(divided, tmp_path_factory):
     return str(folder)
 
 
-def test_a_run_gives_four_pictures_and_a_sentence(
-    workdir, divided, tmp_path, capsys
-):
-    out = tmp_path / "new" / "pictures"
+@pytest.fixture(scope="module")
+def report(workdir, tmp_path_factory):
+    """The folder of the report of that run."""
+    out = tmp_path_factory.mktemp("report") / "new"
     analysis.draw_all(workdir, str(out))
+    return out
+
+
+def rows_of(report, name):
+    with open(report / "data" / f"{name}.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_run_gives_pictures_that_are_not_empty(report):
     for name in (
         "accuracy_against_compute",
         "skip_rate_per_block",
         "easiest_and_hardest",
         "training_curves",
     ):
-        picture = tf.io.decode_png((out / f"{name}.png").read_bytes())
+        picture = tf.io.decode_png((report / f"{name}.png").read_bytes())
         height, width = picture.shape[:2]
         assert height >= 500 and width >= 900
         assert len(np.unique(picture)) > 10, f"{name} is empty"
-    paths = evaluation.collect(divided, batches()).distinct_paths
-    assert paths > 1
-    assert capsys.readouterr().out == (
-        f"hrl: 40 images take {paths} distinct paths through 4 blocks.\n"
-    )
+    for svg in report.glob("*.svg"):
+        assert ElementTree.parse(svg).getroot().tag.endswith("svg")
 
 
-def test_a_higher_threshold_costs_less_and_is_put_back(divided):
-    dense = flops.count(divided, (8, 8, 3)).dense
-    curve = analysis.threshold_curve(divided, batches(), dense)
-    assert divided.threshold == 0.5
-    assert len(curve) == len(analysis.THRESHOLDS)
-    assert curve[0]["macs"] > curve[4]["macs"] > curve[-1]["macs"]
-    at_half = evaluation.summary(evaluation.collect(divided, batches()), dense)
-    assert curve[4] == at_half
+def test_every_picture_is_inside_the_page(report):
+    page = Page((report / "report.html").read_text())
+    assert len(page.images) == len(list(report.glob("*.png"))) > 8
+    for source in page.images:
+        kind, content = source.split(",", 1)
+        assert kind == "data:image/svg+xml;base64"
+        ElementTree.fromstring(base64.b64decode(content))
+    assert "script" not in page.tags and "link" not in page.tags
 
 
-def test_pixels_undoes_the_normalisation():
-    recipe = preprocessing.get("cifar10")
-    images = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1)
-    images = np.repeat(images, 3, axis=-1)
-    again = analysis.pixels(recipe.normalise(images), recipe)
-    np.testing.assert_array_equal(again, images)
-    assert again.dtype == np.uint8
+def test_links_of_the_page_lead_somewhere(report):
+    page = Page((report / "report.html").read_text())
+    inside = [link[1:] for link in page.links if link.startswith("#")]
+    assert inside and set(inside) <= set(page.ids)
+    assert len(page.ids) == len(set(page.ids))
+    files = [link for link in page.links if not link.startswith("#")]
+    assert files and all((report / link).stat().st_size for link in files)
 
 
-def test_the_easiest_image_skips_most_and_is_surest():
-    gates = np.array([[1, 1], [1, 0], [0, 0], [0, 0]], "float32")
-    routes = evaluation.Routes(
-        labels=np.zeros(4),
-        predictions=np.zeros(4),
-        confidence=np.array([0.9, 0.9, 0.4, 0.8]),
-        gates=gates,
-        probabilities=gates,
-        macs=np.zeros(4),
-    )
-    assert analysis.rank(routes).tolist() == [3, 2, 1, 0]
+def test_the_numbers_of_the_page_follow_from_the_data(report):
+    page = (report / "report.html").read_text()
+    images = rows_of(report, "images_hrl")
+    right = np.mean([row["label"] == row["prediction"] for row in images])
+    spent = np.mean([int(row["macs"]) for row in images])
+    model = skipnet_tf.ResNet((2, 2), (4, 8), num_classes=10)
+    share = spent / flops.count(model, (8, 8, 3)).total
+    assert (
+        f"hrl spends {100 * share:.1f} % of the dense network&#x27;s "
+        f"multiply-adds at {100 * right:.2f} % accuracy"
+    ) in page
+    paths = len({row["gates"] for row in images})
+    assert paths > 1 and f"take {paths} distinct paths" in page
+
+
+def test_the_skip_rates_in_the_data_are_those_of_the_images(report):
+    images = rows_of(report, "images_hrl")
+    for row in rows_of(report, "skip_rate_per_block"):
+        if row["stage"] == "hrl":
+            decisions = [i["gates"][int(row["block"]) - 1] for i in images]
+            expected = decisions.count("0") / len(images)
+            assert float(row["skip_rate"]) == pytest.approx(expected)
+
+
+def test_what_is_left_out_is_named_with_the_reason(report):
+    page = (report / "report.html").read_text()
+    assert "Left out" in page
+    assert "it needs runs with two prices alpha or more" in page
+    assert not (report / "data" / "learners.csv").exists()
+
+
+def test_runs_side_by_side(workdir, tmp_path):
+    analysis.compare([workdir, workdir], str(tmp_path / "out"))
+    rows = rows_of(tmp_path / "out", "side_by_side")
+    assert [row["stage"] for row in rows] == ["base", "sp", "hrl"] * 2
+    assert (tmp_path / "out" / "side_by_side.png").exists()
+
+
+def test_a_sweep_is_read_in_its_own_order(workdir, tmp_path):
+    for name in ("a", "b"):
+        shutil.copytree(workdir, tmp_path / name)
+    (tmp_path / "unfinished").mkdir()
+    names = [run.name for run in analysis.open_runs(str(tmp_path))]
+    assert names == ["a", "b"]
+    listed = [{"folder": f"elsewhere/{name}"} for name in ("b", "a", "gone")]
+    (tmp_path / "sweep.json").write_text(json.dumps({"runs": listed}))
+    names = [run.name for run in analysis.open_runs(str(tmp_path))]
+    assert names == ["b", "a"]
 
 
 def test_mistakes_end_in_one_line(workdir, tmp_path, monkeypatch):
@@ -123,11 +192,15 @@ def test_mistakes_end_in_one_line(workdir, tmp_path, monkeypatch):
     empty = f"--workdir={tmp_path}"
     out = f"--out={tmp_path / 'out'}"
     assert message(empty, out).startswith("error: `workdir` must hold")
+    both = f"--compare={tmp_path}"
+    assert message(both, out).startswith("error: `workdir` must hold")
     (tmp_path / "file").write_text("")
     blocked = f"--out={tmp_path / 'file' / 'in'}"
     full = f"--workdir={workdir}"
     assert message(full, blocked).startswith("error: `out` must be")
-    monkeypatch.setattr(analysis.importlib.util, "find_spec", lambda name: None)
+    other = message(full, out, "--run=other")
+    assert other.startswith("error: `run` must be one of")
+    monkeypatch.setattr(plots.importlib.util, "find_spec", lambda name: None)
     assert "pip install skipnet_tf[demo]" in message(full, out)
 
 
@@ -153,3 +226,31 @@ def test_the_export_script_takes_the_last_stage_of_a_run(workdir, tmp_path):
     got = serve(images=tf.zeros([1, 8, 8, 3], tf.uint8))
     assert got["gates"].shape == (1, 3)
     assert int(got["class_names"][0, 0]) == int(got["classes"][0, 0])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("chromium"), reason="no browser")
+def test_a_browser_draws_the_report(report, tmp_path):
+    script = """<script>addEventListener("load", () => {
+        document.title = [...document.images].map(i => i.naturalWidth).join();
+    })</script></head>"""
+    page = (report / "report.html").read_text().replace("</head>", script)
+    (tmp_path / "page.html").write_text(page)
+    done = subprocess.run(
+        [
+            "chromium",
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--enable-logging=stderr",
+            "--dump-dom",
+            f"file://{tmp_path / 'page.html'}",
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert ":CONSOLE" not in done.stderr
+    widths = re.search("<title>(.*?)</title>", done.stdout)[1].split(",")
+    assert len(widths) == len(list(report.glob("*.png")))
+    assert all(int(width) > 0 for width in widths)

@@ -448,6 +448,7 @@ def test_the_model_card_holds_what_operators_ask(version, skipnet):
         "blocks": [2, 2],
         "filters": [4, 8],
         "bottleneck": False,
+        "stride_on": "3x3",
         "stem": "cifar",
         "num_classes": 3,
         "input_shape": [None, None, 3],

@@ -1,0 +1,223 @@
+"""The report of a run or a sweep, after the figures of the paper.
+
+    python -m skipnet_tf.analysis --workdir=runs/digits --out=report
+    python -m skipnet_tf.analysis --compare runs/a runs/b --out=report
+
+writes `report.html`, which needs no other file, the pictures as PNG and SVG,
+and their numbers as `data/*.csv`.  Images are those of the test split, or of
+the validation split where there is none.
+"""
+
+import functools
+import json
+import os
+from collections.abc import Callable
+from collections.abc import Sequence
+
+import tqdm
+
+from skipnet_tf import evaluation
+from skipnet_tf.analysis import baseline_exhibits
+from skipnet_tf.analysis import class_exhibits
+from skipnet_tf.analysis import exhibits
+from skipnet_tf.analysis import findings
+from skipnet_tf.analysis import image_exhibits
+from skipnet_tf.analysis import plots
+from skipnet_tf.analysis import report
+from skipnet_tf.analysis import run_exhibits
+from skipnet_tf.analysis import sweep_exhibits
+from skipnet_tf.analysis.exhibits import percent
+
+# In the order of the report.
+OF_A_RUN = (
+    exhibits.stages,
+    run_exhibits.accuracy_against_compute,
+    run_exhibits.threshold_knob,
+    run_exhibits.skip_rate_per_block,
+    image_exhibits.easiest_and_hardest,
+    image_exhibits.image_statistics,
+    image_exhibits.input_scales,
+    class_exhibits.class_difficulty,
+    class_exhibits.class_distributions,
+    image_exhibits.changed_predictions,
+    run_exhibits.measured_time,
+    run_exhibits.training_curves,
+)
+OF_RUNS = (
+    sweep_exhibits.savings,
+    sweep_exhibits.tradeoff,
+    baseline_exhibits.learners,
+    baseline_exhibits.hard_and_soft,
+    baseline_exhibits.dense_accuracies,
+    baseline_exhibits.datasets,
+)
+
+
+def open_runs(workdir: str) -> list[evaluation.Run]:
+    """The run in a folder, or the runs in its sub-folders.
+
+    Args:
+        workdir: String, a trainer's `--workdir` or a folder of them.
+
+    Returns:
+        List of `evaluation.Run`, in the order of `sweep.json` where there is
+        one, else by name.
+
+    Raises:
+        ValueError: If there is no finished stage.
+    """
+    runs = []
+    for name in _names(workdir):
+        try:
+            runs.append(evaluation.open_run(os.path.join(workdir, name)))
+        except ValueError:
+            continue  # not finished yet, or failed: the report names it
+    # A run itself, or an error that says what is missing.
+    return runs or [evaluation.open_run(workdir)]
+
+
+def _names(workdir):
+    """Folders of the runs of a sweep; none where it is a run itself."""
+    if not os.path.isdir(workdir) or os.path.exists(
+        os.path.join(workdir, "result.json")
+    ):
+        return []
+    path = os.path.join(workdir, "sweep.json")
+    if os.path.exists(path):
+        with open(path) as file:
+            listed = json.load(file)["runs"]
+        # The folder's own name: the sweep may have been moved.
+        return [os.path.basename(run["folder"]) for run in listed]
+    return sorted(e.name for e in os.scandir(workdir) if e.is_dir())
+
+
+def draw_all(workdir: str, out: str, run: str | None = None) -> str:
+    """Writes the report of a run or a sweep and prints its first paragraph.
+
+    Args:
+        workdir: String, a trainer's `--workdir` or a folder of them.
+        out: String, folder of the report; made if missing.
+        run: Optional string, the run of a sweep that the exhibits of a
+            single run show. Defaults to `None`, the last one with gates.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        ValueError: If no stage with gates is finished, there is no such run,
+            or `out` cannot be written.
+        ImportError: If matplotlib is missing.
+    """
+    plots.require_matplotlib()
+    runs = open_runs(workdir)
+    chosen = _choose(runs, run)
+    report.make_folder(out)
+    study = exhibits.study(chosen)
+    makers = {make: functools.partial(make, study) for make in OF_A_RUN}
+    makers |= {make: functools.partial(make, runs) for make in OF_RUNS}
+    if len(runs) > 1:
+        every = sweep_exhibits.side_by_side
+        makers[every] = functools.partial(every, runs)
+    shown, left_out = _make(makers)
+    found = {run.name for run in runs}
+    left_out += [
+        (f"Run {name}", "it has no finished stage")
+        for name in _names(workdir)
+        if name not in found
+    ]
+    opening = _opening(study, runs)
+    print(" ".join(opening))
+    title = f"SkipNet on {chosen.dataset}: {chosen.name}"
+    return report.write(out, title, opening, shown, left_out)
+
+
+def compare(workdirs: Sequence[str], out: str) -> str:
+    """Writes a report that puts runs side by side.
+
+    Args:
+        workdirs: Sequence of strings, `--workdir` of trainers.
+        out: String, folder of the report; made if missing.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        ValueError: If one has no finished stage, or `out` cannot be written.
+        ImportError: If matplotlib is missing.
+    """
+    plots.require_matplotlib()
+    runs = [run for workdir in workdirs for run in open_runs(workdir)]
+    report.make_folder(out)
+    opening = [f"{len(runs)} runs: {', '.join(run.name for run in runs)}."]
+    shown = [sweep_exhibits.side_by_side(runs)]
+    return report.write(out, "SkipNet runs side by side", opening, shown, [])
+
+
+def _choose(runs, name):
+    named = {run.name: run for run in runs}
+    if name is not None:
+        if name not in named:
+            raise ValueError(
+                f"`run` must be one of {sorted(named)}. Received: run={name}"
+            )
+        return named[name]
+    gated = [run for run in runs if set(run.summaries) - {"base"}]
+    return (gated or runs)[-1]
+
+
+def _make(makers: dict[Callable, Callable]):
+    """Makes exhibits; those that cannot be are named with the reason."""
+    shown, left_out = [], []
+    # `disable=None`: no bar unless standard error is a terminal.
+    bar = tqdm.tqdm(makers.items(), disable=None, ascii=True, leave=False)
+    for about, make in bar:
+        bar.set_description(about.__name__)
+        try:
+            shown.append(make())
+        except exhibits.LeftOut as reason:
+            first_line = about.__doc__.splitlines()[0].rstrip(".")
+            left_out.append((first_line, str(reason)))
+    return shown, left_out
+
+
+def _opening(study, runs):
+    """What a reader should know first, in sentences."""
+    run, routes = study.run, study.routes[study.last]
+    summaries = study.summaries()
+    end = summaries[study.last]
+    network = f"SkipNet-{run.depth}" if run.depth else "A SkipNet"
+    sentences = [
+        f"{network} with {study.networks[study.last].gate} gates, trained "
+        f"through {', '.join(summaries)}, on {len(routes.labels)} images "
+        f"({study.about}).",
+        f"After {study.last} it is right on {percent(end['accuracy'], 2)} and "
+        f"spends {percent(end['macs_fraction'])} of the dense network's "
+        "multiply-adds, gates included.",
+    ]
+    if "base" in summaries:
+        gap = 100 * (end["accuracy"] - summaries["base"]["accuracy"])
+        near = "within" if gap >= -100 * exhibits.MATCHED else "not within"
+        sentences.append(
+            f"That is {gap:+.2f} points from the dense network, {near} the "
+            "0.5 points that the paper allows."
+        )
+    sentences.append(_dynamics(routes))
+    if len(runs) > 1:
+        sentences.append(f"This is run {run.name} of {len(runs)} in the sweep.")
+    return sentences
+
+
+def _dynamics(routes):
+    share = findings.input_dependent(routes.gates)
+    if routes.gates.all():
+        return "Every image runs every block: nothing is skipped."
+    if share == 0:
+        return (
+            "Every image takes the same path: the policy is static, a "
+            "smaller network rather than dynamic inference."
+        )
+    return (
+        f"{percent(share, 0)} of the gates depend on the image; the images "
+        f"take {routes.distinct_paths} distinct paths, of "
+        f"{findings.policy_entropy(routes.gates):.2f} bits of entropy."
+    )

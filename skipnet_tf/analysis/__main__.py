@@ -1,0 +1,33 @@
+"""The command line of `skipnet_tf.analysis`."""
+
+import argparse
+import sys
+
+from skipnet_tf import analysis
+
+
+def main() -> None:
+    """The command line; mistakes end in one line."""
+    parser = argparse.ArgumentParser(
+        description="Writes the report of a run, or compares runs."
+    )
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--workdir", help="A trainer's, or a folder of runs.")
+    what.add_argument("--compare", nargs="+", help="Workdirs side by side.")
+    parser.add_argument("--out", required=True, help="Folder of the report.")
+    parser.add_argument("--run", help="The run of a sweep to look at closely.")
+    arguments = parser.parse_args()
+    try:
+        if arguments.compare:
+            path = analysis.compare(arguments.compare, arguments.out)
+        else:
+            path = analysis.draw_all(
+                arguments.workdir, arguments.out, arguments.run
+            )
+    except (ValueError, ImportError, OSError) as error:
+        sys.exit(f"error: {error}")
+    print(path)
+
+
+if __name__ == "__main__":
+    main()

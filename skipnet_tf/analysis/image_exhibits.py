@@ -1,0 +1,227 @@
+"""Exhibits of one run about its images (Fig. 7, 8)."""
+
+import numpy as np
+
+from skipnet_tf import evaluation
+from skipnet_tf.analysis import figures
+from skipnet_tf.analysis import findings
+from skipnet_tf.analysis import plots
+from skipnet_tf.analysis import probes
+from skipnet_tf.analysis.exhibits import Exhibit
+from skipnet_tf.analysis.exhibits import LeftOut
+from skipnet_tf.analysis.exhibits import Study
+from skipnet_tf.analysis.exhibits import short
+
+_COLUMNS = 8  # images in a row
+_SCALED = 128  # images that are shown at other scales
+
+
+def easiest_and_hardest(study: Study) -> Exhibit:
+    """Images that skip the most and the fewest blocks (Fig. 7)."""
+    routes, names = study.routes[study.last], study.run.describe().class_names
+    order = rank(routes)
+    count, blocks = routes.gates.shape[1] + 1, routes.blocks
+    rows, drawn = [], {}
+    for name, chosen in (
+        ("skip most", order[:_COLUMNS]),
+        ("skip fewest", order[: -_COLUMNS - 1 : -1]),
+    ):
+        images = probes.pick(study.run.images(), chosen)
+        labels = [
+            f"{short(names[routes.labels[i]])}\n{blocks[i]} of {count} blocks"
+            for i in chosen
+        ]
+        drawn[name] = (
+            probes.pixels(images, study.run.preprocessing()),
+            labels,
+        )
+        rows += [
+            {
+                "row": name,
+                "image": int(i),
+                "class": names[routes.labels[i]],
+                "blocks": int(blocks[i]),
+            }
+            for i in chosen
+        ]
+    return Exhibit(
+        name="easiest_and_hardest",
+        title="Easiest and hardest images (Fig. 7)",
+        caption=(
+            f"The images that skip most and fewest blocks under {study.last}, "
+            "with class and blocks executed; the surest predictions come "
+            "first among equals above, and last below. Executed: "
+            f"{blocks.min()} to {blocks.max()} of {count} blocks."
+        ),
+        data={"easiest_and_hardest": rows},
+        figure=figures.photographs(
+            drawn,
+            f"Easiest and hardest images for {study.last} ({study.about})",
+        ),
+    )
+
+
+def rank(routes: evaluation.Routes) -> np.ndarray:
+    """Indices of images, most blocks skipped first; ties: most confident."""
+    return np.lexsort((-routes.confidence, routes.blocks))
+
+
+def image_statistics(study: Study) -> Exhibit:
+    """Whether easy images are brighter and clearer (Fig. 7), in numbers."""
+    blocks = study.routes[study.last].blocks
+    easy, hard = findings.easy_and_hard(blocks)
+    if min(easy.sum(), hard.sum()) < 2:
+        raise LeftOut("fewer than two images differ in the blocks they run")
+    recipe = study.run.preprocessing()
+    batches = [
+        findings.image_statistics(probes.pixels(images, recipe))
+        for images, _ in study.run.images()
+    ]
+    values = {
+        name: np.concatenate([batch[name] for batch in batches])
+        for name in batches[0]
+    }
+    rows = [
+        {"measure": name, **findings.difference(of[easy], of[hard])}
+        for name, of in values.items()
+    ]
+    signs = ", ".join(f"{row['measure']} {_direction(row)}" for row in rows)
+    holds = all(row["low"] > 0 for row in rows)
+    return Exhibit(
+        name="image_statistics",
+        title="Are easy images brighter and clearer? (Fig. 7)",
+        caption=(
+            f"Means of the {easy.sum()} images that run fewest blocks (at "
+            f"most {blocks[easy].max()}) minus those of the {hard.sum()} that "
+            f"run most (at least {blocks[hard].min()}), with 95 % confidence "
+            "intervals; an interval that holds 0 tells nothing apart. "
+            "Brightness and contrast are mean and deviation of the grey "
+            "levels, sharpness is the variance of their Laplacian. Easy "
+            f"images compared with hard ones: {signs}."
+        ),
+        data={
+            "image_statistics": rows,
+            "image_statistics_of_each": [
+                {"image": i, "blocks": int(blocks[i])}
+                | {name: float(of[i]) for name, of in values.items()}
+                for i in range(len(blocks))
+            ],
+        },
+        figure=figures.differences(rows, f"Easy minus hard ({study.about})"),
+        table=(
+            ("measure", "", ""),
+            ("first", "easy", ".4g"),
+            ("second", "hard", ".4g"),
+            ("difference", "difference", ".3g"),
+            ("low", "from", ".3g"),
+            ("high", "to", ".3g"),
+        ),
+        claim=(
+            "Easy images are brighter, of higher contrast and clearer "
+            f"(Fig. 7): {'holds' if holds else 'does not hold'} ({signs})."
+        ),
+    )
+
+
+def _direction(row):
+    if row["low"] > 0:
+        return "higher"
+    return "lower" if row["high"] < 0 else "not told apart"
+
+
+def input_scales(study: Study) -> Exhibit:
+    """Blocks executed at other input scales (Fig. 8)."""
+    recipe = study.run.preprocessing()
+    count = len(study.routes[study.last].labels)
+    chosen = np.linspace(0, count - 1, min(_SCALED, count)).astype(int)
+    found = probes.at_scales(
+        study.networks[study.last],
+        probes.pixels(probes.pick(study.run.images(), chosen), recipe),
+        recipe.normalise,
+    )
+    change = {scale: blocks - found[1.0] for scale, blocks in found.items()}
+    rows = [
+        {"image": int(image), "scale": scale, "blocks": int(blocks)}
+        for scale, of_scale in found.items()
+        for image, blocks in zip(chosen, of_scale)
+    ]
+    means = {scale: float(moved.mean()) for scale, moved in change.items()}
+    told = ", ".join(f"{m:+.2f} at {s:g}" for s, m in means.items() if s != 1)
+    verdict = "does not hold"
+    if not any(moved.any() for moved in change.values()):
+        verdict = "cannot be told, no decision changes with the scale"
+    elif means[min(means)] < 0 < means[max(means)]:
+        verdict = "holds"
+    return Exhibit(
+        name="input_scales",
+        title="Blocks executed at other input scales (Fig. 8)",
+        caption=(
+            f"{len(chosen)} images, resized before they are normalised: how "
+            "many more blocks each runs than at scale 1 (dashed). On average "
+            f"{told}."
+        ),
+        data={"input_scales": rows},
+        figure=plots.distributions(
+            {f"{scale:g}": moved for scale, moved in change.items()},
+            "blocks executed, more than at scale 1",
+            f"Input scales, {study.last} ({study.about})",
+        ),
+        claim=(
+            "Larger inputs run more blocks and smaller ones fewer (Fig. 8): "
+            f"{verdict} ({told})."
+        ),
+    )
+
+
+def changed_predictions(study: Study) -> Exhibit:
+    """Images whose class changes when blocks are skipped."""
+    routes = study.routes[study.last]
+    every = probes.ungated(study.networks[study.last], study.run.images())
+    changed = np.flatnonzero(every != routes.predictions)
+    if not len(changed):
+        raise LeftOut("no image changes its class when blocks are skipped")
+    names = study.run.describe().class_names
+    lost = changed[every[changed] == routes.labels[changed]]
+    gained = changed[routes.predictions[changed] == routes.labels[changed]]
+    drawn = {}
+    for name, chosen in (("lost", lost), ("gained", gained)):
+        if len(chosen):
+            chosen = chosen[:_COLUMNS]
+            images = probes.pick(study.run.images(), chosen)
+            drawn[name] = (
+                probes.pixels(images, study.run.preprocessing()),
+                [
+                    f"{short(names[before])}\nto {short(names[after])}"
+                    for before, after in zip(
+                        every[chosen], routes.predictions[chosen]
+                    )
+                ],
+            )
+    rows = [
+        {
+            "image": int(i),
+            "class": names[routes.labels[i]],
+            "all_blocks": names[every[i]],
+            "skipping": names[routes.predictions[i]],
+            "blocks": int(routes.blocks[i]),
+        }
+        for i in changed
+    ]
+    return Exhibit(
+        name="changed_predictions",
+        title="Images that change class when blocks are skipped",
+        caption=(
+            f"{len(changed)} of {len(every)} images. Right with all gates "
+            f"open and lost by skipping: {len(lost)}; wrong and gained: "
+            f"{len(gained)}; wrong both times: "
+            f"{len(changed) - len(lost) - len(gained)}. "
+            "Shown: prediction with all blocks, and with those that "
+            f"{study.last} runs."
+        ),
+        data={"changed_predictions": rows},
+        figure=figures.photographs(
+            drawn, f"Changed by skipping, {study.last} ({study.about})"
+        )
+        if drawn
+        else None,
+    )
