@@ -15,6 +15,8 @@ from skipnet_tf.models import cifar_skipnet
 from skipnet_tf.models import from_resnet
 from skipnet_tf.models import imagenet_resnet
 from skipnet_tf.models import imagenet_skipnet
+from skipnet_tf.peers import Budget
+from skipnet_tf.peers import TargetRate
 from skipnet_tf.resnet import ResNet
 from skipnet_tf.skipnet import SkipNet
 from skipnet_tf.stages import HybridReinforce
@@ -28,12 +30,14 @@ from skipnet_tf.version import VERSION
 __version__ = VERSION
 
 __all__ = [
+    "Budget",
     "Distillation",
     "HybridReinforce",
     "Reinforce",
     "ResNet",
     "SkipNet",
     "Supervised",
+    "TargetRate",
     "VerificationError",
     "cifar_resnet",
     "cifar_skipnet",

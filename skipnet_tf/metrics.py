@@ -52,8 +52,9 @@ class RouteMetrics:
             published "computation percentage" as a fraction.
         multiply_adds: Multiply-adds spent, gates included, relative to the
             same network without gates.
-        policy_loss: REINFORCE surrogate loss; its gradient has a meaning,
-            its value has none.
+        policy_loss: What the stage adds to the loss, before its weight. Of
+            REINFORCE it is a surrogate: its gradient has a meaning, its value
+            has none.
         mean_reward: Return of the first gate, the reward of the whole route.
         sampled_accuracy: Accuracy of the sampled policy in validation, where
             `accuracy` is that of the thresholded one.
@@ -96,10 +97,15 @@ class RouteMetrics:
         spent = tf.cast(routed["macs"], tf.float64)
         self.multiply_adds.update_state(spent / tf.cast(dense, tf.float64))
 
-    def update_policy(self, loss, reward, images) -> None:
-        """Adds the policy loss and mean reward of a batch of `images`."""
-        self.policy_loss.update_state(loss, sample_weight=images)
-        self.mean_reward.update_state(reward, sample_weight=images)
+    def update_policy(self, terms: dict, images: tf.Tensor) -> None:
+        """Adds what a stage returned as its `policy_terms`.
+
+        Args:
+            terms: Dict from names of metrics to scalars.
+            images: Int scalar, number of images.
+        """
+        for name, value in terms.items():
+            getattr(self, name).update_state(value, sample_weight=images)
 
 
 def is_correct(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:

@@ -5,6 +5,8 @@ shapes are checked, because a `(batch, 1)` times `(batch,)` product silently
 broadcasts to `(batch, batch)` and destroys the credit of each image.
 """
 
+from collections.abc import Sequence
+
 import tensorflow as tf
 
 
@@ -135,6 +137,84 @@ def class_action_loss(
         labels=classes, logits=logits
     )
     return tf.reduce_mean(surprise * rewards)
+
+
+def target_rate_loss(
+    rates: tf.Tensor, target: float | Sequence[float]
+) -> tf.Tensor:
+    """How far each block is from running for its share of the images.
+
+    `mean over gates of (target - rate)^2`.
+
+    Args:
+        rates: Float tensor `(gates,)`, share of images that run each block.
+        target: Float in [0, 1], or a sequence of one for each gate.
+
+    Returns:
+        Float32 scalar.
+
+    Raises:
+        ValueError: If `target` is neither one number nor one for each gate.
+
+    Reference:
+        - [Veit and Belongie, 2018](https://arxiv.org/abs/1711.11503)
+    """
+    rates = tf.cast(rates, tf.float32)
+    target = tf.constant(target, tf.float32)
+    _check_rank("rates", rates, 1, "(gates,)")
+    if target.shape.rank and target.shape != rates.shape:
+        raise ValueError(
+            f"`target` must be a number or one per gate, {rates.shape[0]}. "
+            f"Received: target of shape {tuple(target.shape)}"
+        )
+    return tf.reduce_mean(tf.square(target - rates))
+
+
+def budget_loss(
+    rates: tf.Tensor,
+    target: float,
+    fixed: float | tf.Tensor,
+    costs: tf.Tensor,
+    tightness: float | tf.Tensor,
+) -> tf.Tensor:
+    """How far a network is from its budget, and blocks outside their bounds.
+
+    `(fixed + sum of rate * cost - target)^2`, plus the mean over gates of the
+    squared distance of each rate from the interval
+    `[tightness * even, 1 - tightness * (1 - even)]`, where `even` is the rate
+    at which the budget is met if all blocks run equally often. Bounds keep the
+    first gates that learn from closing for good and paying for all others.
+
+    Args:
+        rates: Float tensor `(gates,)`, share of images that run each block.
+        target: Float in (0, 1], the multiply-adds to spend, relative to those
+            of the network without gates, as are the other two.
+        fixed: Float, what every image pays.
+        costs: Float tensor `(gates,)`, what each block costs.
+        tightness: Float in [0, 1]: at 1 all blocks are to run equally often,
+            at 0 there are no bounds.
+
+    Returns:
+        Float32 scalar.
+
+    Raises:
+        ValueError: If the shapes do not fit.
+
+    Reference:
+        - [Verelst and Tuytelaars, 2020](https://arxiv.org/abs/1912.03203)
+    """
+    rates = tf.cast(rates, tf.float32)
+    costs = tf.cast(costs, tf.float32)
+    _check_rank("rates", rates, 1, "(gates,)")
+    _check_rank("costs", costs, 1, "(gates,)")
+    _check_equal("costs", costs, rates, 1)
+    spent = fixed + tf.reduce_sum(rates * costs)
+    even = (target - fixed) / tf.reduce_sum(costs)
+    even = tf.clip_by_value(even, 0.0, 1.0)
+    above = tf.nn.relu(rates - (1.0 - tightness * (1.0 - even)))
+    below = tf.nn.relu(tightness * even - rates)
+    outside = tf.square(above) + tf.square(below)
+    return tf.square(spent - target) + tf.reduce_mean(outside)
 
 
 def distillation_loss(

@@ -51,6 +51,36 @@ class Sampled:
 
 
 @dataclasses.dataclass(frozen=True)
+class Gumbel:
+    """Bernoulli samples with the gradient of a relaxed sample.
+
+    Forward the decisions are those of `Sampled`, whatever the temperature:
+    noise from the logistic distribution is added to the logits, and a block
+    runs where the sum is not negative. Backward they are
+    `sigmoid((logits + noise) / temperature)`.
+
+    Args:
+        seed: Int32 tensor `(2,)`: equal seeds draw equal decisions.
+        temperature: Float above 0: the lower, the steeper the relaxation and
+            the rarer a gradient that is not nearly 0. Defaults to `1.0`.
+
+    Reference:
+        - [Jang et al., 2017](https://arxiv.org/abs/1611.01144), Sec. 2.2
+        - [Maddison et al., 2017](https://arxiv.org/abs/1611.00712)
+    """
+
+    seed: tf.Tensor
+    temperature: float = 1.0
+
+    def __call__(self, logits: tf.Tensor, gate: int) -> tf.Tensor:
+        seed = tf.random.experimental.stateless_fold_in(self.seed, gate)
+        concrete = tfp.distributions.RelaxedBernoulli(
+            self.temperature, logits=logits
+        )
+        return ops.straight_through(concrete.sample(seed=seed))
+
+
+@dataclasses.dataclass(frozen=True)
 class Thresholded:
     """Deterministic decisions for inference.
 

@@ -17,6 +17,7 @@ from skipnet_tf.layers import layer_config
 from skipnet_tf.resnet import ResNet
 from skipnet_tf.resnet import check_network
 from skipnet_tf.training import StagedClassifier
+from skipnet_tf.training import pixels
 
 GATES = ("rnn", "ff1", "ff2", "pool")
 
@@ -229,11 +230,11 @@ class SkipNet(StagedClassifier):
 
     def dense_multiply_adds(self, images):
         """Multiply-adds of one image through all blocks without gates."""
-        fixed, blocks, _ = self.multiply_adds(*_pixels(images))
+        fixed, blocks, _ = self.multiply_adds(*pixels(images))
         return tf.cast(fixed + sum(blocks), tf.int64)
 
     def _spent(self, images, gates):
-        fixed, blocks, costs = self.multiply_adds(*_pixels(images))
+        fixed, blocks, costs = self.multiply_adds(*pixels(images))
         paid = tf.cast(fixed + sum(costs), tf.int64)
         run = tf.cast(gates, tf.int64)
         return paid + tf.reduce_sum(
@@ -273,16 +274,6 @@ class SkipNet(StagedClassifier):
         """A network with the constructor arguments in `config`."""
         dtype = keras.saving.deserialize_keras_object(config.get("dtype"))
         return cls(**{**config, "dtype": dtype})
-
-
-def _pixels(images):
-    """Height and width: ints where known, else int64 scalars."""
-    images = tf.convert_to_tensor(images)
-    dynamic = tf.shape(images, tf.int64)
-    return [
-        dynamic[axis] if images.shape[axis] is None else images.shape[axis]
-        for axis in (1, 2)
-    ]
 
 
 def _make_gates(gate, init, block_names):

@@ -28,7 +28,7 @@ class Stage:
 
     # Names of the hyper-parameters; set by `_set_hyperparameters`.
     hyperparameters: tuple[str, ...] = ()
-    samples = False  # Does training draw decisions?
+    samples = False  # Is the sampled policy validated too?
     supervises = True  # Is the loss of the prediction differentiated?
     # How blocks obey decisions in training, see `blocks.GatedBlock`.
     execution = "masked"
@@ -45,8 +45,20 @@ class Stage:
         return policy.Thresholded(threshold)
 
     def policy_terms(self, routed, cross_entropy, step, seed):
-        """`(policy loss, mean reward)` of this replica, or `None`."""
-        return None
+        """What the stage adds to the loss, and metrics to log with it.
+
+        Args:
+            routed: What `SkipNet.route` returns, and `fixed_share` and
+                `block_shares`, see `StagedClassifier`.
+            cross_entropy: Float tensor `(batch,)`, in nats.
+            step: Int64 scalar, the training step.
+            seed: Int32 tensor `(2,)`, the seed that `policy` was given.
+
+        Returns:
+            Dict of scalars of this replica, by names of `RouteMetrics`:
+            `policy_loss`, and others; or empty.
+        """
+        return {}
 
     def total(self, supervised, policy_loss, step):
         """The loss to be minimised, from its two parts."""
@@ -250,7 +262,8 @@ class HybridReinforce(Stage):
         loss = objectives.policy_gradient_loss(
             routed["gate_logits"], routed["gates"], rewards
         )
-        return loss, tf.reduce_mean(rewards[:, 0])
+        reward = tf.reduce_mean(rewards[:, 0])
+        return {"policy_loss": loss, "mean_reward": reward}
 
     def beta_value(self, gates, step):
         """Weight of the prediction loss in the reward, a scalar."""
@@ -291,9 +304,7 @@ class Reinforce(HybridReinforce):
     supervises = False
 
     def policy_terms(self, routed, cross_entropy, step, seed):
-        loss, mean_reward = super().policy_terms(
-            routed, cross_entropy, step, seed
-        )
+        terms = super().policy_terms(routed, cross_entropy, step, seed)
         gates, logits = routed["gates"], routed["logits"]
         # The prediction is action N + 1; gate indices stop at N.
         classes = tf.random.stateless_categorical(
@@ -303,8 +314,8 @@ class Reinforce(HybridReinforce):
             dtype=tf.int32,
         )[:, 0]
         reward = -self.beta_value(gates, step) * cross_entropy
-        loss += objectives.class_action_loss(logits, classes, reward)
-        return loss, mean_reward
+        loss = objectives.class_action_loss(logits, classes, reward)
+        return {**terms, "policy_loss": terms["policy_loss"] + loss}
 
     def total(self, supervised, policy_loss, step):
         return self.value("rl_weight", step) * policy_loss

@@ -16,7 +16,8 @@ _LOG = logging.getLogger(__name__)
 class StagedClassifier(Classifier):
     """A classifier whose blocks are gated, trained stage by stage.
 
-    A subclass gives `route`, `route_with` and `dense_multiply_adds`.
+    A subclass gives `route`, `route_with`, `multiply_adds` and
+    `dense_multiply_adds`.
 
     Args:
         gates: Positive int, number of gates.
@@ -35,8 +36,8 @@ class StagedClassifier(Classifier):
         stage = Supervised() if stage is None else stage
         if not isinstance(stage, Stage):
             raise ValueError(
-                "`stage` must be Supervised(), HybridReinforce() or "
-                f"Reinforce(). Received: stage={stage!r}"
+                "`stage` must be a stage, Supervised() or another. "
+                f"Received: stage={stage!r}"
             )
         if distillation is not None and not stage.supervises:
             raise ValueError(
@@ -77,14 +78,31 @@ class StagedClassifier(Classifier):
             images, labels, routed["logits"], weights, training=True
         )
         terms = self.stage.policy_terms(
-            routed, self._per_image(labels, routed["logits"]), step, seed
+            {**routed, **self._shares(images)},
+            self._per_image(labels, routed["logits"]),
+            step,
+            seed,
         )
         fed = {"distillation_loss", "executed_blocks", "multiply_adds"}
-        if terms is not None:
-            loss = self.stage.total(loss, terms[0] / replicas, step)
-            self.route_metrics.update_policy(*terms, tf.shape(images)[0])
-            fed |= {"policy_loss", "mean_reward"}
-        return loss, routed, fed
+        if terms:
+            term = terms["policy_loss"] / replicas
+            loss = self.stage.total(loss, term, step)
+            self.route_metrics.update_policy(terms, tf.shape(images)[0])
+        return loss, routed, fed.union(terms)
+
+    def _shares(self, images):
+        """Multiply-adds over those of the network without gates.
+
+        `fixed_share`, what every image pays, gates included, and
+        `block_shares` `(gates,)`, float32.
+        """
+        fixed, blocks, gates = self.multiply_adds(*pixels(images))
+        dense = fixed + sum(blocks)
+        shares = [block / dense for block in blocks]
+        return {
+            "fixed_share": tf.cast((fixed + sum(gates)) / dense, tf.float32),
+            "block_shares": tf.cast(tf.stack(shares), tf.float32),
+        }
 
     def test_step(self, data):
         """Logs of a batch in validation; nothing crosses replicas."""
@@ -137,3 +155,13 @@ class StagedClassifier(Classifier):
         results = super().get_metrics_result()
         results.pop(self.route_metrics.open_rates.name)
         return results
+
+
+def pixels(images: tf.Tensor) -> list[int | tf.Tensor]:
+    """Height and width of images: ints where known, else int64 scalars."""
+    images = tf.convert_to_tensor(images)
+    dynamic = tf.shape(images, tf.int64)
+    return [
+        dynamic[axis] if images.shape[axis] is None else images.shape[axis]
+        for axis in (1, 2)
+    ]

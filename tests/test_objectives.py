@@ -181,3 +181,52 @@ def test_the_distillation_loss_is_float32_in_half_precision():
 def test_the_distillation_loss_refuses_shapes_that_would_broadcast(teacher):
     with pytest.raises(ValueError, match="`teacher_logits`"):
         objectives.distillation_loss(tf.zeros((2, 3)), tf.zeros(teacher))
+
+
+def test_the_target_rate_loss_by_hand():
+    # (0.2^2 + 0.3^2 + 0.7^2) / 3; gradient 2 (rate - target) / 3.
+    rates = tf.constant([0.5, 1.0, 0.0])
+    with tf.GradientTape() as tape:
+        tape.watch(rates)
+        loss = objectives.target_rate_loss(rates, 0.7)
+    np.testing.assert_allclose(loss, 0.62 / 3, rtol=1e-6)
+    np.testing.assert_allclose(
+        tape.gradient(loss, rates), [-0.4 / 3, 0.6 / 3, -1.4 / 3], rtol=1e-6
+    )
+    each = objectives.target_rate_loss(rates, [0.5, 0.0, 1.0])
+    np.testing.assert_allclose(each, 2 / 3, rtol=1e-6)
+
+
+@pytest.mark.parametrize("target", [[0.5], [0.5, 0.5], [[0.5, 0.5, 0.5]]])
+def test_targets_of_another_number_of_gates_are_refused(target):
+    with pytest.raises(ValueError, match="`target`.*, 3. Received: "):
+        objectives.target_rate_loss(tf.zeros([3]), target)
+
+
+@pytest.mark.parametrize(
+    ("tightness", "blocks", "gradient"),
+    [
+        # Spent: 0.2 + 0.2 + 0.25 * 0.6 = 0.55 of 0.6. Even: 0.4 / 0.8.
+        # No bounds; gradient 2 * -0.05 * cost.
+        (0.0, 0.0, [-0.02, -0.06]),
+        # Within [0.25, 0.75]: the first is 0.25 above, 2 * 0.25 / 2.
+        (0.5, 0.25**2 / 2, [0.23, -0.06]),
+        # At 0.5: 0.5 above and 0.25 below.
+        (1.0, (0.5**2 + 0.25**2) / 2, [0.48, -0.31]),
+    ],
+)
+def test_the_budget_loss_by_hand(tightness, blocks, gradient):
+    rates = tf.constant([1.0, 0.25])
+    with tf.GradientTape() as tape:
+        tape.watch(rates)
+        loss = objectives.budget_loss(rates, 0.6, 0.2, [0.2, 0.6], tightness)
+    np.testing.assert_allclose(loss, 0.05**2 + blocks, rtol=1e-5)
+    np.testing.assert_allclose(
+        tape.gradient(loss, rates), gradient, rtol=1e-5, atol=1e-7
+    )
+
+
+def test_the_budget_loss_takes_one_cost_for_each_gate():
+    for costs in (tf.ones([3]), tf.ones([2, 1])):
+        with pytest.raises(ValueError, match="`costs`.*Received: "):
+            objectives.budget_loss(tf.ones([2]), 0.5, 0.1, costs, 1.0)

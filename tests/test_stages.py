@@ -123,7 +123,8 @@ def test_the_hybrid_loss_adds_the_weighted_policy_loss():
     stage = skipnet_tf.HybridReinforce(
         0.3, 0.5, 0.9, rl_weight=2.0, costs=[1, 2, 3]
     )
-    loss, reward = stage.policy_terms(_ROUTED, _LOSS, 0, _SEED)
+    terms = stage.policy_terms(_ROUTED, _LOSS, 0, _SEED)
+    loss, reward = terms["policy_loss"], terms["mean_reward"]
     returns = objectives.returns(
         _ROUTED["gates"], _LOSS, 0.3, 0.5, 0.9, [1, 2, 3]
     )
@@ -144,7 +145,7 @@ def test_pure_reinforcement_drops_the_cross_entropy():
     pure = stage.policy_terms(_ROUTED, _LOSS, 0, _SEED)
     # The class prediction's term: -log p(class) * -L, a mean over two
     # images; each class has been drawn or not.
-    found = float(pure[0] - hybrid[0])
+    found = float(pure["policy_loss"] - hybrid["policy_loss"])
     surprise = -np.log([[0.6, 0.4], [0.1, 0.9]])
     possible = [
         -(surprise[0, first] * 0.5 + surprise[1, second] * 2.0) / 2
@@ -156,5 +157,5 @@ def test_pure_reinforcement_drops_the_cross_entropy():
 
 def test_the_supervised_stage_has_no_policy_terms():
     stage = skipnet_tf.Supervised()
-    assert stage.policy_terms(_ROUTED, _LOSS, 0, _SEED) is None
+    assert stage.policy_terms(_ROUTED, _LOSS, 0, _SEED) == {}
     assert stage.total(5.0, None, 0) == 5.0

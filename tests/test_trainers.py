@@ -8,57 +8,16 @@ import common_flags
 import keras
 import numpy as np
 import pytest
-import shared
 from absl import flags
 from cases import two_replicas
+from trainer_cases import parse
+from trainer_cases import train
 
 import skipnet_tf
 from skipnet_tf import callbacks
 from skipnet_tf import splits
 
 ROOT = pathlib.Path(__file__).parent.parent
-TINY = [
-    "--depth=8",
-    "--batch_size=32",
-    "--train_split=train[:100]",
-    "--validation_split=train[100:150]",
-    "--test_split=",
-    "--base_steps=4",
-    "--sp_steps=4",
-    "--hrl_steps=4",
-]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def defined_flags():
-    common_flags.define(
-        depth=8,
-        base_steps=4,
-        sp_steps=4,
-        hrl_steps=4,
-        batch_size=32,
-        alpha=0.1,
-        rl_weight=1.28,
-        learning_rate=0.1,
-        hrl_learning_rate=0.01,
-        schedule="cosine",
-        hrl_schedule="constant",
-        train_split="train[:100]",
-        validation_split="train[100:150]",
-        test_split="",
-    )
-
-
-def parse(*arguments):
-    flags.FLAGS.unparse_flags()
-    for name in list(flags.FLAGS):
-        flags.FLAGS[name].unparse()
-    flags.FLAGS(["test", *arguments])
-
-
-def train(workdir, *arguments, dataset="digits"):
-    parse(f"--workdir={workdir}", *TINY, *arguments)
-    shared.train(dataset)
 
 
 def test_one_command_runs_all_stages_and_prints_the_table(tmp_path, capsys):
@@ -211,8 +170,7 @@ def test_a_start_from_dense_weights_is_told_and_counts_all_blocks(
 
 @pytest.mark.parametrize("script", ["cifar", "digits", "imagenet", "svhn"])
 def test_every_flag_file_is_for_its_trainer(script):
-    own = {"dataset", "stride_on"} if script == "imagenet" else {"dataset"}
-    known = own | set(common_flags.values())
+    known = {"dataset", *common_flags.values()}
     found = list((ROOT / "trainers" / "flagfiles").glob(f"{script}*.txt"))
     assert found
     for path in found:

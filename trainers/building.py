@@ -8,6 +8,7 @@ from absl import flags
 import skipnet_tf
 from skipnet_tf import checkpoints
 from skipnet_tf import experiment
+from skipnet_tf import peers
 
 # The paper's networks: small images, or photographs.
 _RESNETS = {
@@ -18,6 +19,10 @@ _SKIPNETS = {
     "cifar": skipnet_tf.cifar_skipnet,
     "imagenet": skipnet_tf.imagenet_skipnet,
 }
+# Stages that train the gates of a network that may be new.
+_EARLY = ("sp", "target_rate", "budget")
+_LATE = ("hrl", "rl")
+TAUGHT = (*_EARLY, "hrl")  # by --distill_from
 _CONSTANT_WARMUP = 0.01  # published
 _BATCHES_TO_MATCH = 4  # of training, for statistics of imported shortcuts
 
@@ -50,16 +55,17 @@ def first_weights(stage: str) -> str | None:
     values = flags.FLAGS
     if _given(stage):
         return _given(stage)
-    before = {"sp": "base", "hrl": "sp", "rl": "sp"}.get(stage)
-    if stage == "sp" and not values.sp_from_base:
-        return None
-    if before is None or (stage != "sp" and values.from_scratch):
+    if stage in _LATE and not values.from_scratch:
+        before = values.hrl_from
+    elif stage in _EARLY and values.sp_from_base:
+        before = "base"
+    else:
         return None
     return os.path.join(values.workdir, before, "model.keras")
 
 
 def teacher_weights() -> str | None:
-    """The file of the network that sp and hrl learn from, or `None`."""
+    """The file of the network that `TAUGHT` stages learn from, or `None`."""
     values = flags.FLAGS
     if values.distill_from == "base":
         return os.path.join(values.workdir, "base", "model.keras")
@@ -67,7 +73,7 @@ def teacher_weights() -> str | None:
 
 
 def learning_rate(late: bool) -> float:
-    """The first learning rate: of hrl and rl, or of base and sp."""
+    """The first learning rate: of hrl and rl, or of all others."""
     values = flags.FLAGS
     rate = values.hrl_learning_rate if late else values.learning_rate
     meant_for = values.learning_rate_batch or values.batch_size
@@ -81,7 +87,9 @@ def _given(stage):
 
 def _steps(stage, splits):
     values = flags.FLAGS
-    name = "hrl" if stage == "rl" else stage
+    name = stage
+    if stage != "base":
+        name = "hrl" if stage in _LATE else "sp"
     steps, epochs = values[f"{name}_steps"], values[f"{name}_epochs"]
     if steps.present and epochs.present:
         raise ValueError(
@@ -109,12 +117,13 @@ def _compiled(stage, family, splits, steps):
         "jit_compile": values.jit_compile,
         "gradient_accumulation": values.gradient_accumulation,
     }
-    if stage in ("sp", "hrl"):
+    if stage in TAUGHT:
         compiled["distillation"] = _distillation(family, info)
-    if stage in ("hrl", "rl"):
+    if stage in _EARLY:
+        compiled["stage"] = _early_stage(stage, steps)
+    if stage in _LATE:
         model.sharpen(values.sharpen)
-    if stage != "base":
-        compiled["stage"] = _stage(stage, model, info)
+        compiled["stage"] = _late_stage(stage, model, info)
     model.compile(**compiled)
     return model
 
@@ -158,12 +167,25 @@ def _distillation(family, info):
     )
 
 
-def _stage(stage, model, info):
+def _early_stage(stage, steps):
     values = flags.FLAGS
     if stage == "sp":
         return skipnet_tf.Supervised(
             values.gating, values.skip_rate, values.seed
         )
+    arguments = {"temperature": values.gumbel_temperature, "seed": values.seed}
+    if values.target is not None:
+        arguments["target"] = values.target
+    if values.target_weight is not None:
+        arguments["weight"] = values.target_weight
+    if stage == "target_rate":
+        return peers.TargetRate(**arguments)
+    anneal_steps = max(1, round(values.anneal * steps))
+    return peers.Budget(anneal_steps=anneal_steps, **arguments)
+
+
+def _late_stage(stage, model, info):
+    values = flags.FLAGS
     costs = None
     if values.block_costs:
         costs = skipnet_tf.flops.count(model, tuple(info.image_shape)).blocks
@@ -191,7 +213,7 @@ def _execution():
 
 def _optimizer(stage, steps):
     values = flags.FLAGS
-    late = stage in ("hrl", "rl")
+    late = stage in _LATE
     prefix = "hrl_" if late else ""
     schedule = values[f"{prefix}schedule"].value
     rate = learning_rate(late)

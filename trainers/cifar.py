@@ -17,12 +17,8 @@ _DATASET = flags.DEFINE_enum(
 )
 
 
-def main(argv):
-    del argv
-    shared.train(_DATASET.value)
-
-
-if __name__ == "__main__":
+def define() -> None:
+    """Defines the flags with this script's defaults."""
     common_flags.define(
         depth=38,
         base_steps=64_000,
@@ -40,4 +36,18 @@ if __name__ == "__main__":
         test_split="test",
         checkpoint_steps=500,
     )
+
+
+def dataset() -> str:
+    """What to train on."""
+    return _DATASET.value
+
+
+def main(argv):
+    del argv
+    shared.train(dataset())
+
+
+if __name__ == "__main__":
+    define()
     shared.run(main)

@@ -9,12 +9,8 @@ import common_flags
 import shared
 
 
-def main(argv):
-    del argv
-    shared.train("digits")
-
-
-if __name__ == "__main__":
+def define() -> None:
+    """Defines the flags with this script's defaults."""
     common_flags.define(
         depth=20,
         base_steps=500,
@@ -33,4 +29,18 @@ if __name__ == "__main__":
         validation_split="train[85%:]",
         test_split="test",
     )
+
+
+def dataset() -> str:
+    """What to train on."""
+    return "digits"
+
+
+def main(argv):
+    del argv
+    shared.train(dataset())
+
+
+if __name__ == "__main__":
+    define()
     shared.run(main)

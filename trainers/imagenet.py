@@ -18,23 +18,13 @@ _DATASET = flags.DEFINE_string(
     "A TFDS data set of photographs, image_folder (--data_dir/split/class/"
     "file) or tfrecords (--data_dir/split-*, see index_tfrecords.py).",
 )
-_STRIDE_ON = flags.DEFINE_enum(
-    "stride_on",
-    "3x3",
-    ["3x3", "1x1"],
-    "Convolution with the stride in blocks of depth 50 and more: 3x3 as "
-    "published, 1x1 as in keras.applications.",
-)
 
 
-def main(argv):
-    del argv
-    shared.train(_DATASET.value, "imagenet")
-
-
-if __name__ == "__main__":
+def define() -> None:
+    """Defines the flags with this script's defaults."""
     common_flags.define(
         depth=101,
+        stride_on="3x3",
         base_epochs=120,
         sp_epochs=120,
         hrl_epochs=40,
@@ -54,4 +44,18 @@ if __name__ == "__main__":
         test_split="validation",
         checkpoint_steps=1000,
     )
+
+
+def dataset() -> str:
+    """What to train on."""
+    return _DATASET.value
+
+
+def main(argv):
+    del argv
+    shared.train(dataset(), "imagenet")
+
+
+if __name__ == "__main__":
+    define()
     shared.run(main)

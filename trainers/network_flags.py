@@ -2,12 +2,20 @@
 
 from absl import flags
 
-STAGES = ("base", "sp", "hrl", "rl")
+STAGES = ("base", "sp", "target_rate", "budget", "hrl", "rl")
 
 
 def define(defaults: dict) -> None:
     """Defines the flags, with the defaults of the data set."""
     flags.DEFINE_integer("depth", defaults["depth"], "Layers of the network.")
+    if "stride_on" in defaults:
+        flags.DEFINE_enum(
+            "stride_on",
+            defaults["stride_on"],
+            ["3x3", "1x1"],
+            "Convolution with the stride in blocks of depth 50 and more: 3x3 "
+            "as published, 1x1 as in keras.applications.",
+        )
     flags.DEFINE_enum(
         "gate",
         "rnn",
@@ -26,7 +34,9 @@ def define(defaults: dict) -> None:
         ["base", "sp", "hrl"],
         "Stages in order: base (dense network), sp (supervised "
         "pre-training), hrl (hybrid reinforcement learning), rl (pure "
-        "reinforcement learning).",
+        "reinforcement learning); instead of sp, or of sp and hrl, "
+        "target_rate (ConvNet-AIG) or budget (DynConv, LAUDNet), which have "
+        "the length, learning rate, start and teacher of sp.",
     )
     flags.register_validator(
         "stages",
@@ -34,6 +44,7 @@ def define(defaults: dict) -> None:
         f"must be a list of {', '.join(STAGES)}",
     )
     _define_objective(defaults)
+    _define_peers()
     _define_start()
 
 
@@ -97,8 +108,47 @@ def _define_objective(defaults):
     number("distill_temperature", 4.0, "Softens both networks' logits before.")
 
 
+def _define_peers():
+    number(
+        "target",
+        None,
+        "Share of images that run each block in target_rate (not given: 0.7); "
+        "multiply-adds to spend in budget, gates included, relative to the "
+        "network without gates (not given: 0.5).",
+        1.0,
+    )
+    number(
+        "target_weight",
+        None,
+        "Weight of that loss. Not given: as published, 2 in target_rate and "
+        "10 in budget.",
+    )
+    number(
+        "gumbel_temperature", 1.0, "Of the relaxed decisions' gradient, not 0."
+    )
+    flags.register_validator(
+        "gumbel_temperature", lambda value: value > 0, "must be above 0"
+    )
+    number(
+        "anneal",
+        0.33,
+        "Share of budget's steps over which the bounds of each block loosen.",
+        1.0,
+    )
+
+
 def _define_start():
-    flags.DEFINE_bool("sp_from_base", False, "Start sp from the dense network.")
+    flags.DEFINE_bool(
+        "sp_from_base",
+        False,
+        "Start sp, target_rate and budget from the dense network.",
+    )
+    flags.DEFINE_enum(
+        "hrl_from",
+        "sp",
+        ["sp", "target_rate", "budget"],
+        "The stage that hrl and rl start from.",
+    )
     flags.DEFINE_bool(
         "from_scratch",
         False,
@@ -120,7 +170,7 @@ def _define_start():
 
 
 def number(
-    name: str, default: float, text: str, upper: float | None = None
+    name: str, default: float | None, text: str, upper: float | None = None
 ) -> None:
     """A flag that is a number of at least 0."""
     # Refused here, not after the hours of the stages before.

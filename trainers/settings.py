@@ -33,6 +33,12 @@ _SP_FLAGS = {
     "distill_weight",
     "distill_temperature",
 }
+_PEER_FLAGS = {
+    "target",
+    "target_weight",
+    "gumbel_temperature",
+    "anneal",
+}
 _HRL_FLAGS = {
     "alpha",
     "beta",
@@ -42,6 +48,7 @@ _HRL_FLAGS = {
     "block_costs",
     "execution",
     "from_scratch",
+    "hrl_from",
     "hrl_steps",
     "hrl_epochs",
     "hrl_learning_rate",
@@ -88,9 +95,21 @@ def write(stage: str, dataset: str) -> None:
 
 def _settings(stage, dataset):
     """The flags that matter to a stage."""
-    later = {"base": _SP_FLAGS | _HRL_FLAGS, "sp": _HRL_FLAGS}.get(stage, set())
+    unread = _unread(stage)
     return {"dataset": dataset} | {
         name: value
         for name, value in common_flags.values().items()
-        if name not in _FREE_FLAGS | later
+        if name not in unread
     }
+
+
+def _unread(stage):
+    if stage == "base":
+        return _FREE_FLAGS | _SP_FLAGS | _PEER_FLAGS | _HRL_FLAGS
+    if stage == "sp":
+        return _FREE_FLAGS | _PEER_FLAGS | _HRL_FLAGS
+    if stage in ("target_rate", "budget"):
+        return _FREE_FLAGS | _HRL_FLAGS
+    if flags.FLAGS.hrl_from == "sp":
+        return _FREE_FLAGS | _PEER_FLAGS
+    return _FREE_FLAGS

@@ -171,7 +171,7 @@ def _check_start(stage):
     """Refuses a stage whose start will be missing, before hours are spent."""
     values = flags.FLAGS
     needed = {building.first_weights(stage)}
-    if stage in ("sp", "hrl"):
+    if stage in building.TAUGHT:
         needed.add(building.teacher_weights())
     earlier = values.stages[: values.stages.index(stage)]
     for path in needed - {None}:

@@ -13,12 +13,8 @@ import common_flags
 import shared
 
 
-def main(argv):
-    del argv
-    shared.train("svhn_cropped")
-
-
-if __name__ == "__main__":
+def define() -> None:
+    """Defines the flags with this script's defaults."""
     common_flags.define(
         depth=110,
         base_epochs=50,
@@ -37,4 +33,18 @@ if __name__ == "__main__":
         test_split="test",
         checkpoint_steps=1000,
     )
+
+
+def dataset() -> str:
+    """What to train on."""
+    return "svhn_cropped"
+
+
+def main(argv):
+    del argv
+    shared.train(dataset())
+
+
+if __name__ == "__main__":
+    define()
     shared.run(main)

@@ -36,7 +36,8 @@ def define(defaults: dict) -> None:
 
 def _define_length(defaults):
     for stage in ("base", "sp", "hrl"):
-        of = f"of {stage}" + (" and rl" if stage == "hrl" else "")
+        also = {"hrl": " and rl", "sp": ", target_rate and budget"}
+        of = f"of {stage}{also.get(stage, '')}"
         flags.DEFINE_integer(
             f"{stage}_steps",
             defaults.get(f"{stage}_steps"),
@@ -66,7 +67,11 @@ def _define_length(defaults):
 
 
 def _define_learning_rate(defaults):
-    number("learning_rate", defaults["learning_rate"], "Of base and sp.")
+    number(
+        "learning_rate",
+        defaults["learning_rate"],
+        "Of base, sp, target_rate and budget.",
+    )
     number("hrl_learning_rate", defaults["hrl_learning_rate"], "Of hrl and rl.")
     flags.DEFINE_integer(
         "learning_rate_batch",
