@@ -21,6 +21,7 @@ from skipnet_tf import analysis
 from skipnet_tf import data
 from skipnet_tf import evaluation
 from skipnet_tf import flops
+from skipnet_tf.analysis import __main__ as command
 from skipnet_tf.analysis import plots
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -185,7 +186,7 @@ def test_mistakes_end_in_one_line(workdir, tmp_path, monkeypatch):
     def message(*arguments):
         monkeypatch.setattr(sys, "argv", ["analysis", *arguments])
         with pytest.raises(SystemExit) as stopped:
-            analysis.main()
+            command.main()
         assert "\n" not in stopped.value.code
         return stopped.value.code
 

@@ -63,7 +63,11 @@ def _accumulating(**arguments):
     [
         (_imposed, range(8)),
         # The second micro-batch is the last half of each replica's rows.
-        (_accumulating, [0, 1, 4, 5, 2, 3, 6, 7]),
+        pytest.param(
+            _accumulating,
+            [0, 1, 4, 5, 2, 3, 6, 7],
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_two_replicas_train_to_the_weights_of_one(make, order):

@@ -96,7 +96,7 @@ def test_averages_follow_the_weights():
     ("replicas", "precision"),
     [
         (1, "float32"),
-        (2, "mixed_float16"),
+        pytest.param(2, "mixed_float16", marks=pytest.mark.slow),
         pytest.param(1, "mixed_float16", marks=pytest.mark.slow),
         pytest.param(2, "float32", marks=pytest.mark.slow),
     ],

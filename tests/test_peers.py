@@ -173,6 +173,7 @@ def test_a_stage_logs_its_loss_and_no_reward(name):
     assert set(history) == shared | {"policy_loss"} | validated
 
 
+@pytest.mark.slow
 def test_multiply_adds_fall_to_the_budget():
     model = _network()
     count = skipnet_tf.flops.count(model, (4, 4, 3))

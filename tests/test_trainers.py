@@ -140,32 +140,45 @@ def test_milestones_are_ascending_fractions():
         flags.FLAGS["milestones"].value = ["0.5", "0.75"]
 
 
-def test_a_start_from_dense_weights_is_told_and_counts_all_blocks(
-    tmp_path, capsys
-):
+@pytest.fixture
+def dense_weights(tmp_path):
     dense = skipnet_tf.cifar_resnet(8, input_shape=(8, 8, 3))
     dense.save_weights(tmp_path / "dense.weights.h5")
-    given = f"{tmp_path}/dense.weights.h5"
+    return f"{tmp_path}/dense.weights.h5"
+
+
+def test_a_start_from_dense_weights_is_told_and_counts_all_blocks(
+    dense_weights, tmp_path, capsys
+):
     train(
         tmp_path / "run",
-        "--stages=sp,hrl",
-        f"--init_from={given}",
-        f"--distill_from={given}",
+        "--stages=sp",
+        f"--init_from={dense_weights}",
+        f"--distill_from={dense_weights}",
         "--label_smoothing=0.1",
         "--ema=0.9",
-        "--sharpen=2",
         "--sp_steps=1",
-        "--hrl_steps=1",
     )
     said = capsys.readouterr().out
-    assert f"sp: starting from {given}, which has" in said
+    assert f"sp: starting from {dense_weights}, which has" in said
     assert "with 100.0 % of the blocks" in said
-    log = (tmp_path / "run" / "hrl" / "log.csv").read_text()
+    log = (tmp_path / "run" / "sp" / "log.csv").read_text()
     assert "distillation_loss" in log
-    # Logits of 2 at the start, doubled between the stages: p = 0.982.
-    sampled = keras.saving.load_model(tmp_path / "run" / "hrl" / "model.keras")
-    sharp = sampled.gates[0].last_layer().bias.numpy()
-    assert sharp == pytest.approx(4.0, abs=0.1)
+
+
+@pytest.mark.slow
+def test_hrl_starts_with_sharpened_gates(dense_weights, tmp_path):
+    train(
+        tmp_path / "run",
+        "--stages=hrl",
+        f"--init_from={dense_weights}",
+        "--sharpen=2",
+        "--hrl_learning_rate=0",
+        "--hrl_steps=1",
+    )
+    # Gates start with logits of 2.
+    model = keras.saving.load_model(tmp_path / "run" / "hrl" / "model.keras")
+    assert model.gates[0].last_layer().bias.numpy() == 4.0
 
 
 @pytest.mark.parametrize("script", ["cifar", "digits", "imagenet", "svhn"])

@@ -88,14 +88,20 @@ def _read_checkpoint():
 
 def _read_application():
     kind = getattr(keras.applications, _APPLICATION.value)
+    classes = {"classes": _NUM_CLASSES.value or 1000}
     if _APPLICATION_WEIGHTS.value == "imagenet":
-        network = kind(classifier_activation=None)
-    else:
+        classes = {}
+    try:
         network = kind(
             weights=_APPLICATION_WEIGHTS.value,
-            classes=_NUM_CLASSES.value or 1000,
             classifier_activation=None,
+            **classes,
         )
+    except Exception as error:  # what Keras raises when it cannot download
+        raise ValueError(
+            "--keras_weights must be a file, or imagenet where these can be "
+            f"downloaded ({error}). Received: {_APPLICATION_WEIGHTS.value}"
+        ) from error
     depth = int(_APPLICATION.value.removeprefix("ResNet"))
     model = _make("imagenet", depth, network.output_shape[-1], "1x1")
     skipnet_tf.load_keras_weights(

@@ -60,7 +60,7 @@ def mean_over_seeds(rows, *keys):
             **dict(zip(keys, group)),
             "runs": len(found),
             "accuracy": float(np.mean([r["accuracy"] for r in found])),
-            "deviation": float(np.std([r["accuracy"] for r in found])),
+            "deviation": _deviation([r["accuracy"] for r in found]),
             "macs": float(np.mean([r["macs"] for r in found])),
             "macs_fraction": float(
                 np.mean([r["macs_fraction"] for r in found])
@@ -68,6 +68,11 @@ def mean_over_seeds(rows, *keys):
         }
         for group, found in groups.items()
     ]
+
+
+def _deviation(values):
+    """Of the sample, as `sweep.csv` has it; 0 for a single value."""
+    return float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
 
 
 def side_by_side(runs: Sequence[Run]) -> Exhibit:
