@@ -3,6 +3,8 @@
 import argparse
 import sys
 
+import tensorflow as tf
+
 from skipnet_tf import analysis
 
 
@@ -17,6 +19,8 @@ def main() -> None:
     parser.add_argument("--out", required=True, help="Folder of the report.")
     parser.add_argument("--run", help="The run of a sweep to look at closely.")
     arguments = parser.parse_args()
+    # Its warnings are about code, not about what the user asked for.
+    tf.get_logger().setLevel("ERROR")
     try:
         if arguments.compare:
             path = analysis.compare(arguments.compare, arguments.out)

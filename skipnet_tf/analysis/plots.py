@@ -113,26 +113,25 @@ def scatter(
         A matplotlib figure.
     """
     figure, panel = axes(7, 5, title)
-    every = [point[0] for points in series.values() for point in points]
-    middle = (min(every) + max(every)) / 2
     for index, (name, points) in enumerate(series.items()):
         x, y, texts = zip(*points)
         panel.plot(x, y, linestyle="", label=name, alpha=0.8, **style(index))
         for place, text in _joined(x, y, texts).items():
-            # Towards the middle, or long lists of names would be cut off.
-            right = place[0] > middle
+            # Slanted: names of neighbours in a row stay apart.
             panel.annotate(
                 text,
                 place,
                 textcoords="offset points",
-                xytext=(-6 if right else 6, -14 if index % 2 else 4),
-                ha="right" if right else "left",
+                xytext=(3, 5),
+                rotation=40,
+                rotation_mode="anchor",
+                fontsize="small",
             )
     if line:
         ends = np.array(panel.get_xlim())
         panel.plot(ends, line[0] * ends + line[1], color="0.3", linestyle="--")
     panel.set(xlabel=labels[0], ylabel=labels[1])
-    panel.margins(y=0.1)
+    panel.margins(x=0.1, y=0.25)
     if len(series) > 1:
         legend(figure, panel)
     return figure
