@@ -100,7 +100,7 @@ def load_weights(
         try:
             saved = _saved(path, candidate)
             break
-        except (ValueError, KeyError, OSError) as error:
+        except (ValueError, KeyError, TypeError, OSError) as error:
             reason = error
     else:
         raise ValueError(

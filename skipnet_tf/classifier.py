@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+from collections.abc import Iterator
 
 import keras
 import tensorflow as tf
@@ -11,22 +12,33 @@ from skipnet_tf import optimizers
 from skipnet_tf.distillation import Distillation
 from skipnet_tf.stages import Stage
 
-# Begin the sentences about data, to be found in an error.
+# Begin the sentences about data, to be found in an error: those of a training
+# step, and those of `photographs`, which name images and labels behind.
 _LABELS = "labels must lie in"
 _PARTS = "`gradient_accumulation` must divide"
+_PHOTOGRAPHS = (
+    "these images cannot be decoded:",
+    "no image of a batch can be decoded:",
+    "labels expected from",
+)
 
 
 @contextlib.contextmanager
-def _plain_errors():
+def plain_errors() -> Iterator[None]:
     """Turns the page that TensorFlow prints into the one sentence in it."""
     try:
         yield
     except tf.errors.InvalidArgumentError as error:
-        start = max(map(error.message.find, (_LABELS, _PARTS)))
-        if start < 0:
+        for beginning in (_LABELS, _PARTS, *_PHOTOGRAPHS):
+            start = error.message.find(beginning)
+            if start >= 0:
+                break
+        else:
             raise
-        sentence = error.message[start:].split("]")[0].split("\n")[0]
-        raise ValueError(sentence) from None
+        sentence = error.message[start:].split("\n")[0]
+        if beginning in _PHOTOGRAPHS:
+            sentence = sentence.replace("] [", " ")
+        raise ValueError(sentence.split("]")[0]) from None
 
 
 class Classifier(keras.Model):
@@ -152,12 +164,12 @@ class Classifier(keras.Model):
 
     @functools.wraps(keras.Model.fit)
     def fit(self, *args, **kwargs):
-        with _plain_errors():
+        with plain_errors():
             return super().fit(*args, **kwargs)
 
     @functools.wraps(keras.Model.evaluate)
     def evaluate(self, *args, **kwargs):
-        with _plain_errors():
+        with plain_errors():
             return super().evaluate(*args, **kwargs)
 
     def train_step(self, data):

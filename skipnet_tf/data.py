@@ -127,7 +127,9 @@ def load(
             `"grpc://host:port"`, whose workers prepare the training batches
             of photographs.  Each image then comes about once per epoch, in
             an order that is no function of the seed; corrupt ones are named
-            in the workers' logs. Defaults to `None`: this process does.
+            in the workers' logs.  The workers do not remember what they
+            prepared: from `first_step` on, a new order of all images begins.
+            Defaults to `None`: this process does.
 
     Returns:
         A finite `tf.data.Dataset` of `(images, labels)`: float32
@@ -158,10 +160,10 @@ def load(
         source, to_batches = _in_memory(source, recipe, augmentation, threads)
     skipped, left = first_step * batch_size, epochs * steps - first_step
     if service is not None:
-        examples = _endless(source, number)
+        examples = _endless(source, _order_seed(number, first_step))
     elif training:
-        order = tf.constant([number, _ORDER])
-        examples = _shuffled(source, order, steps * batch_size, epochs, skipped)
+        per_epoch = steps * batch_size
+        examples = _shuffled(source, number, per_epoch, epochs, skipped)
     else:
         examples = source.examples(None).skip(skipped)
     batches = to_batches(examples, batch_size, training, first_step)
@@ -182,6 +184,11 @@ def load(
 def _augmentation_seed(number, shard):
     seed = tf.constant([number, _AUGMENTATION])
     return seed if shard[1] == 1 else tf.random.fold_in(seed, shard[0])
+
+
+def _order_seed(number, place):
+    seed = tf.random.fold_in(tf.constant([number, _ORDER]), place)
+    return tf.random.stateless_uniform((), seed, 1, 2**62, tf.int64)
 
 
 def _handler(corrupt, service):
@@ -250,7 +257,7 @@ def _count_steps(source, batch_size, training, shards):
     return num_examples // batch_size
 
 
-def _shuffled(source, seed, per_epoch, epochs, first_example):
+def _shuffled(source, number, per_epoch, epochs, first_example):
     first_epoch, skipped = divmod(first_example, per_epoch)
 
     @tf.autograph.experimental.do_not_convert
@@ -258,11 +265,9 @@ def _shuffled(source, seed, per_epoch, epochs, first_example):
         # Inside this graph only: otherwise `shuffle` would combine its seed
         # with the global one, and the order would depend on both.
         tf.random.set_seed(1)
-        number = tf.random.stateless_uniform(
-            (), tf.random.fold_in(seed, epoch), 1, 2**62, tf.int64
-        )
-        examples = source.examples(number).shuffle(
-            source.buffer, seed=number, reshuffle_each_iteration=False
+        seed = _order_seed(number, epoch)
+        examples = source.examples(seed).shuffle(
+            source.buffer, seed=seed, reshuffle_each_iteration=False
         )
         skip = tf.where(epoch == first_epoch, skipped, 0)
         return examples.take(per_epoch).skip(tf.cast(skip, tf.int64))
@@ -274,7 +279,7 @@ def _endless(source, seed):
     # Workers batch what they are dealt and drop the rest: epochs of a fixed
     # number of batches would lack some.
     return (
-        source.examples(tf.constant(seed, tf.int64))
+        source.examples(seed)
         .shuffle(source.buffer, seed=seed, reshuffle_each_iteration=True)
         .repeat()
     )

@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import secrets
 import socket
 import socketserver
 import threading
@@ -19,7 +20,7 @@ import tensorflow as tf
 
 DISTRIBUTIONS = ("none", "mirrored", "multi_worker")
 
-_GREETING = b"skipnet_tf worker\n"
+_GREETING = "skipnet_tf"
 _PATIENCE = 300.0  # seconds until a worker counts as absent
 _PAUSE = 0.2  # seconds between two attempts to reach one
 # What collective operations end with once a worker is gone.
@@ -102,16 +103,22 @@ def read_cluster(config: str) -> Cluster:
     )
     try:
         given = json.loads(config)
-        members = given["cluster"]
-        chiefs = list(members.get("chief", []))
-        workers = (*chiefs, *members["worker"])
-        index = int(given["task"]["index"])
-        if given["task"]["type"] == "worker":
-            index += len(chiefs)
+        members = {"chief": [], **given["cluster"]}
+        workers = (*members["chief"], *members["worker"])
+        task = given["task"]
+        place, kind = int(task["index"]), task["type"]
         ports = [int(worker.rsplit(":", 1)[1]) for worker in workers]
     except (ValueError, KeyError, TypeError, AttributeError, IndexError):
         raise ValueError(f"{expected}. Received: {config!r}") from None
-    if not 0 <= index < len(ports):
+    if len(set(workers)) < len(workers) or not all(
+        0 < port < 2**16 for port in ports
+    ):
+        raise ValueError(
+            "TF_CONFIG must give each worker an address of its own, with a "
+            f"port from 1 to 65535. Received: {list(workers)}"
+        )
+    index = place + (len(members["chief"]) if kind == "worker" else 0)
+    if kind not in ("chief", "worker") or not 0 <= place < len(members[kind]):
         raise ValueError(
             f"TF_CONFIG must give a task that its cluster has. Received: task "
             f"{given['task']} of {len(workers)} workers"
@@ -141,15 +148,26 @@ def meet(cluster: Cluster, patience: float = _PATIENCE) -> None:
             f"({error.strerror})"
         ) from error
     others = set(range(len(cluster.workers))) - {cluster.index}
-    reached, deadline = set(), time.monotonic() + patience
+    # Each process by a number of its own: one that was started again in the
+    # meantime calls under another, and is called at once more.
+    reached, deadline = {}, time.monotonic() + patience
+
+    def find_absent():
+        return {
+            index
+            for index in others
+            if reached.get(index) is None
+            or reached[index] != door.visitors.get(index)
+        }
+
     with door:
         threading.Thread(target=door.serve_forever, daemon=True).start()
         try:
-            while reached != others or not door.visitors >= others:
-                for index in sorted(others - reached):
-                    if _greet(cluster.workers[index], cluster.index):
-                        reached.add(index)
-                absent = others - (reached & door.visitors)
+            while absent := find_absent():
+                for index in sorted(absent):
+                    worker = cluster.workers[index]
+                    reached[index] = _greet(worker, cluster.index, door.number)
+                absent = find_absent()
                 if absent and time.monotonic() > deadline:
                     index = min(absent)
                     raise ValueError(
@@ -168,7 +186,8 @@ class _Door(socketserver.ThreadingTCPServer):
 
     def __init__(self, *arguments):
         super().__init__(*arguments)
-        self.visitors = set()
+        self.number = secrets.token_hex(4)
+        self.visitors = {}  # from index to number
 
 
 class _Visit(socketserver.StreamRequestHandler):
@@ -176,20 +195,23 @@ class _Visit(socketserver.StreamRequestHandler):
 
     def handle(self):
         with contextlib.suppress(OSError):
-            name = self.rfile.readline(20).strip()
-            if name.isdigit():  # not a call meant for an earlier process
-                self.wfile.write(_GREETING)
-                self.server.visitors.add(int(name))
+            words = self.rfile.readline(40).decode("latin-1").split()
+            # Not a call meant for an earlier process.
+            if len(words) == 3 and words[0] == _GREETING:
+                answer = f"{_GREETING} {self.server.number}\n"
+                self.wfile.write(answer.encode())
+                self.server.visitors[int(words[1])] = words[2]
 
 
-def _greet(worker, index):
-    """Calls at another worker's address; is it a worker that waits, too?"""
+def _greet(worker, index, number):
+    """Calls at another worker's address; the number of one that waits, too."""
     try:
         with socket.create_connection(_address(worker), timeout=2) as call:
-            call.sendall(b"%d\n" % index)
-            return call.makefile("rb").readline(20) == _GREETING
+            call.sendall(f"{_GREETING} {index} {number}\n".encode())
+            words = call.makefile("r", encoding="latin-1").readline(40).split()
     except OSError:
-        return False
+        return None
+    return words[1] if len(words) == 2 and words[0] == _GREETING else None
 
 
 def _address(worker):
@@ -198,11 +220,18 @@ def _address(worker):
 
 
 @contextlib.contextmanager
-def watched() -> Iterator[None]:
-    """Turns what TensorFlow says of a lost worker into `WorkerLost`."""
+def watched(strategy: tf.distribute.Strategy | None = None) -> Iterator[None]:
+    """Turns what TensorFlow says of a lost worker into `WorkerLost`.
+
+    Args:
+        strategy: Where this process runs; alone, it cannot lose anyone.
+            Defaults to `None`, not known yet.
+    """
     try:
         yield
     except _LOST as error:
+        if strategy is not None and workers(strategy)[1] == 1:
+            raise
         line = error.message.split("Collective ops is aborted by: ")[-1]
         raise WorkerLost(
             f"a worker was lost ({line.splitlines()[0]})"
@@ -227,5 +256,61 @@ def wait_for_all(strategy: tf.distribute.Strategy) -> None:
         context = tf.distribute.get_replica_context()
         return context.all_reduce(tf.distribute.ReduceOp.SUM, tf.constant(1.0))
 
-    with watched():
-        strategy.run(count)
+    strategy.run(count)
+
+
+def check_agreement(
+    strategy: tf.distribute.Strategy, value: int, message: str
+) -> None:
+    """Refuses processes that are about to train apart.
+
+    Args:
+        strategy: Where they train.
+        value: Int below 2**20, which must be the same in all of them.
+        message: String, the error otherwise.
+
+    Raises:
+        ValueError: If another process has another value.
+    """
+
+    @tf.function
+    def sums():
+        context = tf.distribute.get_replica_context()
+        own = tf.constant([value, value**2], tf.int64)
+        return context.all_reduce(tf.distribute.ReduceOp.SUM, own)
+
+    if workers(strategy)[1] > 1:
+        local = strategy.experimental_local_results(strategy.run(sums))[0]
+        total, squares = (int(part) for part in local)
+        if total**2 != squares * strategy.num_replicas_in_sync:
+            raise ValueError(message)
+
+
+def check_shared(strategy: tf.distribute.Strategy, folder: str) -> None:
+    """Refuses processes that do not see the same folder.
+
+    Args:
+        strategy: Where they train.
+        folder: String, the work directory.
+
+    Raises:
+        ValueError: If a process sees another folder.
+    """
+    index, count = workers(strategy)
+    if count == 1:
+        return
+    path = os.path.join(folder, ".cluster")
+    if index == 0:
+        with open(path, "w") as file:
+            file.write(str(secrets.randbelow(2**20)))
+    wait_for_all(strategy)
+    seen = 2**20 - 1 - index
+    if os.path.exists(path):
+        with open(path) as file:
+            seen = int(file.read())
+    check_agreement(
+        strategy,
+        seen,
+        "`workdir` must be one folder that all workers see. Received: "
+        f"workdir={folder}, which is another one for one of them",
+    )

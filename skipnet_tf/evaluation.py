@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from skipnet_tf import data
 from skipnet_tf import flops
+from skipnet_tf.classifier import plain_errors
 from skipnet_tf.preprocessing import Preprocessing
 from skipnet_tf.resnet import ResNet
 from skipnet_tf.skipnet import SkipNet
@@ -98,8 +99,9 @@ def collect(model: ResNet | SkipNet, dataset: tf.data.Dataset) -> Routes:
     # once for each network.
     run = run.get_concrete_function()
     batches = []
-    for images, labels in dataset:
-        batches.append({"labels": labels, **run(images)})
+    with plain_errors():
+        for images, labels in dataset:
+            batches.append({"labels": labels, **run(images)})
     if not batches:
         raise ValueError(
             "`dataset` must hold at least one image. Received: an empty one"

@@ -128,6 +128,14 @@ def run_stage(
         TrainingDiverged: If the loss is not a number any more.
         WorkerLost: If another process of the run is gone.
     """
+    with distribution.watched(strategy):
+        distribution.check_shared(strategy, workdir)
+        return _run_stage(
+            plan, splits, workdir, strategy, checkpoint_steps, together
+        )
+
+
+def _run_stage(plan, splits, workdir, strategy, checkpoint_steps, together):
     folder = os.path.join(workdir, plan.name)
     finished = os.path.join(folder, "result.json")
     if os.path.exists(finished):
@@ -177,6 +185,12 @@ def _train(plan, model, splits, folder, strategy, checkpoint_steps, together):
             manager.latest_checkpoint
         ).assert_existing_objects_matched()
     first, writes = counter.done, shard[0] == 0
+    distribution.check_agreement(
+        strategy,
+        first % 2**20,
+        f"checkpoints in {folder} must be the same for all workers. Received: "
+        f"one of step {first}, and another one elsewhere",
+    )
     if first and writes:
         print(f"{plan.name}: resuming at step {first} of {plan.steps}")
     elif plan.given and writes:

@@ -7,6 +7,7 @@ TFRecord file without walking through it.
 """
 
 import dataclasses
+import functools
 import json
 import os
 import random
@@ -30,10 +31,15 @@ def expect(correct, expected, received):
         raise ValueError(f"{expected}. Received: {received!r}")
 
 
+# A run opens its splits many times, and a listing of ImageNet takes minutes.
+@functools.lru_cache(maxsize=1)
 def list_folder(
     root: str,
 ) -> tuple[dict[str, list[tuple[str, str]]], list[str]]:
     """Lists the images of a tree `root/split/class/file`.
+
+    The last root is remembered as it was when it was first listed;
+    `list_folder.cache_clear()` forgets it.
 
     Args:
         root: String.
@@ -222,24 +228,24 @@ def read_index(folder: str) -> RecordIndex:
 
 
 def cut(
-    folder: str, counts: dict[str, int], first: int, end: int
+    pieces: list[tuple[str, int, int]], first: int, end: int
 ) -> list[tuple[str, int, int]]:
-    """Finds the examples `first` to `end` (exclusive) of a split.
+    """Finds the examples `first` to `end` (exclusive) of several pieces.
 
     Args:
-        folder: String.
-        counts: Dict from file name to its number of examples.
+        pieces: List of path or other name, number of the first example in it
+            and number of examples; one after the other.
         first: Int.
         end: Int.
 
     Returns:
-        List of path, number of the first record and number of records.
+        List of the same form.
     """
     parts, start = [], 0
-    for name, count in sorted(counts.items()):
+    for name, skipped, count in pieces:
         low, high = max(first - start, 0), min(end - start, count)
         if low < high:
-            parts.append((os.path.join(folder, name), low, high - low))
+            parts.append((name, skipped + low, high - low))
         start += count
     return parts
 

@@ -13,6 +13,7 @@ import keras
 import tensorflow as tf
 
 from skipnet_tf import distribution
+from skipnet_tf.classifier import plain_errors
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,7 +98,7 @@ def fit(
         WorkerLost: If another worker is gone.
     """
     if distribution.workers(strategy)[1] > 1:
-        with distribution.watched():
+        with plain_errors():
             _Loop(model, strategy, feed, callbacks).run(parts)
         return
     for part in parts:

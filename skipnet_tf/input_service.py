@@ -5,29 +5,44 @@ import urllib.parse
 
 import tensorflow as tf
 
-_SECONDS_TO_CONNECT = 5
+_SECONDS_TO_ANSWER = 5
+# Both sides of HTTP/2, on which gRPC runs, begin with a SETTINGS frame (RFC
+# 9113, 3.4): 3 bytes of length, its type, 1 byte of flags, 4 of the stream.
+_SETTINGS = 4
+_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(
+    (0, 0, 0, _SETTINGS, *5 * [0])
+)
 
 
 def check(service: str) -> None:
-    """Connects to a dispatcher once; TensorFlow would wait for it for long.
+    """Greets a dispatcher once; TensorFlow would wait for it for long.
 
     Args:
         service: String, `"grpc://host:port"`.
 
     Raises:
-        ValueError: If nothing answers there.
+        ValueError: If nothing answers there, or something else than gRPC.
     """
     try:
         address = urllib.parse.urlsplit(service)
         if address.scheme != "grpc" or None in (address.hostname, address.port):
             raise ValueError("not of this form")
         place = address.hostname, address.port
-        socket.create_connection(place, _SECONDS_TO_CONNECT).close()
+        _greet(place)
     except (OSError, ValueError) as error:
         raise ValueError(
             "`service` expected the address of a tf.data service dispatcher "
             f"that answers, grpc://host:port ({error}). Received: {service!r}"
         ) from error
+
+
+def _greet(place):
+    with socket.create_connection(place, _SECONDS_TO_ANSWER) as connection:
+        connection.sendall(_GREETING)
+        with connection.makefile("rb") as answer:
+            header = answer.read(9)
+    if len(header) < 9 or header[3] != _SETTINGS:
+        raise ValueError("what answers there does not speak gRPC")
 
 
 def distribute(

@@ -140,6 +140,12 @@ def match_shortcuts(model: ResNet | SkipNet, images: tf.Tensor) -> int:
     return matched
 
 
+def has_identity_shortcuts(model: ResNet | SkipNet) -> bool:
+    """Whether `match_shortcuts` would find any."""
+    norms = (block.projection_norm for block in backbone_of(model).blocks)
+    return any(norm is not None and _is_identity(norm) for norm in norms)
+
+
 def backbone_of(model: ResNet | SkipNet) -> ResNet:
     """The dense network of a SkipNet; a dense network itself."""
     return model.backbone if isinstance(model, SkipNet) else model

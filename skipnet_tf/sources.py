@@ -1,7 +1,9 @@
 """Where examples come from: TFDS, files and the demo's digits."""
 
 import dataclasses
+import functools
 import importlib.util
+import operator
 import os
 from collections.abc import Callable
 
@@ -125,11 +127,30 @@ def _info(recipe, split, num_examples, class_names):
     )
 
 
-def _slices(split, sizes, shard=(0, 1)):
-    """Triples of split, first and end; `sizes` is a dict from split to int."""
+def _pieces(split, known):
+    """Triples of split, first example and count; `known` is a `SplitDict`."""
     import tensorflow_datasets as tfds
 
-    known = [
+    try:
+        slices = tfds.core.ReadInstruction.from_spec(split).to_absolute(known)
+    except (KeyError, ValueError) as error:
+        raise ValueError(
+            f"`split` expected one of {sorted(known)}, or slices and sums of "
+            f"them ({error}). Received: split={split!r}"
+        ) from error
+    pieces = []
+    for part in slices:
+        numbers = range(known[part.splitname].num_examples)
+        numbers = numbers[part.from_ : part.to]
+        pieces.append((part.splitname, numbers.start, len(numbers)))
+    return pieces
+
+
+def _splits(sizes):
+    """TFDS's description of splits; `sizes` is a dict from split to int."""
+    import tensorflow_datasets as tfds
+
+    return tfds.core.SplitDict(
         tfds.core.SplitInfo(
             name=name,
             shard_lengths=[size],
@@ -137,34 +158,22 @@ def _slices(split, sizes, shard=(0, 1)):
             filename_template=None,
         )
         for name, size in sizes.items()
-    ]
-    try:
-        part = _part(split, shard)
-        slices = part.to_absolute(tfds.core.SplitDict(known))
-    except ValueError as error:
-        raise _no_such_split(split, sizes, error) from error
-    found = [
-        (
-            part.splitname,
-            *slice(part.from_, part.to).indices(sizes[part.splitname])[:2],
-        )
-        for part in slices
-    ]
-    expect(
-        any(first < end for _, first, end in found),
-        "`split` expected a slice that is not empty",
-        split,
     )
-    return found
 
 
-def _part(split, shard):
-    import tensorflow_datasets as tfds
+def _share(pieces, shard, split):
+    """A shard's part of all pieces; shards differ by one example at most."""
+    index, count = shard
+    # Of the sum as a whole: what each summand has left over would add up.
+    each, left = divmod(_count(pieces), count)
+    first = index * each + min(index, left)
+    own = files.cut(pieces, first, first + each + (index < left))
+    expect(own, "`split` expected a slice that is not empty", split)
+    return own
 
-    part = tfds.core.ReadInstruction.from_spec(split)
-    if shard[1] > 1:
-        part = tfds.even_splits(part, shard[1])[shard[0]]
-    return part
+
+def _count(pieces):
+    return sum(count for _, _, count in pieces)
 
 
 def _select(split, members):
@@ -172,8 +181,8 @@ def _select(split, members):
     sizes = {name: len(of_split) for name, of_split in members.items()}
     return [
         member
-        for name, first, end in _slices(split, sizes)
-        for member in members[name][first:end]
+        for name, first, count in _pieces(split, _splits(sizes))
+        for member in members[name][first : first + count]
     ]
 
 
@@ -182,13 +191,6 @@ def _strided(chosen, shard, split):
     own = chosen[shard[0] :: shard[1]]
     expect(own, "`split` expected a slice that is not empty", split)
     return own
-
-
-def _no_such_split(split, known, error):
-    return ValueError(
-        f"`split` expected one of {sorted(known)}, or slices and sums of "
-        f"them ({error}). Received: split={split!r}"
-    )
 
 
 def _open_digits(recipe, split, shard):
@@ -220,7 +222,8 @@ def _open_folder(recipe, split, data_dir, shard):
     chosen = _select(split, members)
     own = _strided(chosen, shard, split)
     paths = [path for path, _ in own]
-    labels = np.array([names.index(label) for _, label in own], np.int32)
+    numbers = {name: number for number, name in enumerate(names)}
+    labels = np.array([numbers[label] for _, label in own], np.int32)
     return Source(
         info=_info(recipe, split, len(chosen), names),
         size=len(own),
@@ -241,21 +244,23 @@ def _open_records(recipe, split, data_dir, shard):
         data_dir,
     )
     index = files.read_index(root)
-    sizes = {name: sum(held.values()) for name, held in index.splits.items()}
-    whole = _slices(split, sizes)
-    parts = [
+    held = {
+        name: [
+            (os.path.join(root, file), 0, count)
+            for file, count in sorted(counts.items())
+        ]
+        for name, counts in index.splits.items()
+    }
+    sizes = {name: _count(pieces) for name, pieces in held.items()}
+    whole = [
         part
-        for name, first, end in _slices(split, sizes, shard)
-        for part in files.cut(root, index.splits[name], first, end)
+        for name, first, count in _pieces(split, _splits(sizes))
+        for part in files.cut(held[name], first, first + count)
     ]
-    size = sum(count for _, _, count in parts)
+    parts = _share(whole, shard, split)
+    size = _count(parts)
     return Source(
-        info=_info(
-            recipe,
-            split,
-            sum(end - first for _, first, end in whole),
-            index.class_names,
-        ),
+        info=_info(recipe, split, _count(whole), index.class_names),
         size=size,
         examples=lambda seed: files.read_records(
             parts, index.first_label, seed
@@ -276,8 +281,9 @@ def _open_tfds(recipe, split, data_dir, download, shard):
         "`name` expected a data set with the features 'image' and 'label'",
         f"{recipe.name} with {sorted(features)}",
     )
-    part, size = _find_part(builder, split, shard)
-    num_examples = builder.info.splits[split].num_examples
+    whole = _pieces(split, builder.info.splits)
+    own = _share(whole, shard, split)
+    part, size = _instruction(builder, own, split), _count(own)
 
     def examples(seed):
         records = builder.as_dataset(
@@ -305,7 +311,7 @@ def _open_tfds(recipe, split, data_dir, download, shard):
         )
 
     return Source(
-        info=_info(recipe, split, num_examples, features["label"].names),
+        info=_info(recipe, split, _count(whole), features["label"].names),
         size=size,
         examples=examples,
         read=tf.identity,
@@ -313,23 +319,24 @@ def _open_tfds(recipe, split, data_dir, download, shard):
     )
 
 
-def _find_part(builder, split, shard):
-    try:
-        part = _part(split, shard)
-        found = builder.info.splits[part]
-    except (KeyError, ValueError) as error:
-        raise _no_such_split(split, builder.info.splits, error) from error
-    expect(
-        found.num_examples, "`split` expected a slice that is not empty", split
+def _instruction(builder, pieces, split):
+    import tensorflow_datasets as tfds
+
+    part = functools.reduce(
+        operator.add,
+        (
+            tfds.core.ReadInstruction(name, first, first + count)
+            for name, first, count in pieces
+        ),
     )
-    for instruction in found.file_instructions:
+    for instruction in builder.info.splits[part].file_instructions:
         path = os.fspath(instruction.filename)
         expect(
             tf.io.gfile.exists(path),
             f"`split` expected prepared files, but {path} does not exist",
             split,
         )
-    return part, found.num_examples
+    return part
 
 
 def _builder(name, data_dir, download):

@@ -283,6 +283,39 @@ def test_shards_are_disjoint_and_together_whole(name, prepared, folder):
     assert max(sizes) - min(sizes) <= 1
 
 
+@pytest.mark.parametrize(
+    "split, shards",
+    [
+        # 9 and 11 examples, which cut one by one give 5 + 6 and 4 + 5.
+        ("train+extra", [range(10), range(10, 20)]),
+        ("train+extra", [range(7), range(7, 14), range(14, 20)]),
+        ("train[6:]+extra[:2]", [[6, 7], [8], [9], [10]]),
+    ],
+)
+def test_sums_of_splits_are_cut_as_one(split, shards, prepared):
+    for index, expected in enumerate(shards):
+        dataset = data.load(
+            "svhn_cropped",
+            split,
+            batch_size=5,
+            shard=(index, len(shards)),
+            data_dir=prepared,
+        )
+        assert sorted(_numbers(dataset)) == list(expected)
+        assert len(dataset) == -(-len(expected) // 5)
+
+
+def test_shards_without_an_example_are_an_error(prepared):
+    with pytest.raises(ValueError, match="`split`.*not empty"):
+        data.load(
+            "svhn_cropped",
+            "train[:1]+extra[:1]",
+            batch_size=1,
+            shard=(2, 3),
+            data_dir=prepared,
+        )
+
+
 def test_image_folders_label_by_sorted_folder_names(folder):
     info = data.describe("image_folder", "train[:50%]", data_dir=folder)
     assert info.class_names == ("cat", "dog")

@@ -61,6 +61,30 @@ def test_a_task_that_the_cluster_does_not_have_is_refused():
         distribution.read_cluster(config(["a:1", "b:2"], 2))
 
 
+@pytest.mark.parametrize(
+    ("workers", "more"),
+    [
+        (["a:1", "a:1"], {}),
+        (["a:0"], {}),
+        (["a:99999"], {}),
+        (["a:1"], {"chief": ["a:1"]}),
+    ],
+)
+def test_addresses_are_distinct_and_have_a_port(workers, more):
+    with pytest.raises(ValueError, match="address of its own"):
+        distribution.read_cluster(config(workers, 0, **more))
+
+
+@pytest.mark.parametrize(("kind", "place"), [("chief", 1), ("evaluator", 0)])
+def test_a_task_is_a_worker_or_the_chief(kind, place):
+    given = {
+        "cluster": {"chief": ["a:1"], "worker": ["b:2"]},
+        "task": {"type": kind, "index": place},
+    }
+    with pytest.raises(ValueError, match="task that its cluster has"):
+        distribution.read_cluster(json.dumps(given))
+
+
 def test_a_missing_configuration_is_refused_before_anyone_waits(monkeypatch):
     monkeypatch.delenv("TF_CONFIG", raising=False)
     with pytest.raises(ValueError, match="Received: ''"):
@@ -86,6 +110,29 @@ def test_workers_leave_together_when_the_last_one_comes():
     assert sorted(left) == [0, 1, 2]
 
 
+def test_a_worker_that_is_started_again_is_called_again():
+    workers = tuple(addresses(3))
+    left = []
+
+    def come(index, patience=20):
+        try:
+            distribution.meet(distribution.Cluster(workers, index), patience)
+            left.append(index)
+        except ValueError:
+            left.append("gone")
+
+    first = threading.Thread(target=come, args=(0,))
+    first.start()
+    come(1, 0.5)  # meets 0, and is gone before 2 comes
+    assert left == ["gone"]
+    others = [threading.Thread(target=come, args=(i,)) for i in (1, 2)]
+    for thread in others:
+        thread.start()
+    for thread in (first, *others):
+        thread.join(20)
+    assert sorted(left[1:]) == [0, 1, 2]
+
+
 def test_a_server_that_is_not_a_waiting_worker_does_not_count():
     with socket.create_server(("127.0.0.1", 0)) as other:
         there = f"127.0.0.1:{other.getsockname()[1]}"
@@ -108,7 +155,13 @@ def test_what_tensorflow_says_of_a_lost_worker_becomes_one_line():
             raise tf.errors.UnavailableError(None, None, message)
 
 
-def test_one_process_is_alone_and_never_waits():
+def test_one_process_is_alone_and_never_waits(tmp_path):
     strategy = tf.distribute.get_strategy()
+    distribution.check_shared(strategy, str(tmp_path))
+    distribution.check_agreement(strategy, 1, "never raised")
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(tf.errors.UnavailableError):  # of something else
+        with distribution.watched(strategy):
+            raise tf.errors.UnavailableError(None, None, "a file system")
     assert distribution.workers(strategy) == (0, 1)
     distribution.wait_for_all(strategy)

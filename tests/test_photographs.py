@@ -3,6 +3,7 @@
 import json
 import logging
 import socket
+import threading
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import tensorflow as tf
 
 from skipnet_tf import data
 from skipnet_tf import files
+from skipnet_tf import input_service
 from skipnet_tf import photographs
 from skipnet_tf import preprocessing
 
@@ -263,6 +265,25 @@ def test_slices_of_records_hold_what_they_say(sound):
     assert _numbers(images) == labels.tolist() == [2, 3, 4, 9, 0]
 
 
+def test_sums_of_slices_of_records_are_cut_as_one(sound):
+    # 5 and 3 examples, which cut one by one give 3 + 2 and 2 + 1.
+    parts = [
+        data.load(
+            "tfrecords",
+            "train[5:]+train[:3]",
+            batch_size=8,
+            shard=(index, 2),
+            data_dir=str(sound),
+            image_size=_SIZE,
+        )
+        for index in range(2)
+    ]
+    found = [
+        [n for _, labels in part for n in labels.numpy()] for part in parts
+    ]
+    assert found == [[5, 6, 7, 8], [9, 0, 1, 2]]
+
+
 def test_epochs_of_records_are_whole_and_differ(sound):
     dataset = _load(sound, name="tfrecords", training=True, epochs=2)
     numbers = [n for _, labels in dataset for n in labels.numpy()]
@@ -313,8 +334,25 @@ def test_folders_of_splits_must_have_the_same_classes(tmp_path):
     info = data.describe("image_folder", "train+val", str(tmp_path))
     assert (info.num_examples, info.class_names) == (20, ("cat", "dog"))
     (tmp_path / "val" / "cat").rename(tmp_path / "val" / "cats")
+    files.list_folder.cache_clear()
     with pytest.raises(ValueError, match=r"'train' and 'val'.*'cat', 'cats'"):
         data.describe("image_folder", "val", str(tmp_path))
+
+
+def test_a_folder_is_listed_once(tmp_path, monkeypatch):
+    _write_folder(tmp_path, lambda number: _jpeg(0))
+    listed, listdir = [], tf.io.gfile.listdir
+
+    def counted(path):
+        listed.append(path)
+        return listdir(path)
+
+    monkeypatch.setattr(tf.io.gfile, "listdir", counted)
+    for split in ("train", "train[:50%]"):
+        data.describe("image_folder", split, str(tmp_path))
+    assert len(_load(tmp_path)) == 2
+    # The root, the split and two classes.
+    assert len(listed) == len(set(listed)) == 4
 
 
 def test_sizes_and_normalizations_without_sense_are_refused(folder):
@@ -372,6 +410,58 @@ def test_services_that_do_not_answer_are_one_sentence(folder):
         name = arguments.pop("name", "image_folder")
         with pytest.raises(ValueError, match="`service` expected None unless"):
             data.load(name, "train", batch_size=1, **arguments)
+
+
+def test_servers_that_speak_no_grpc_are_refused(monkeypatch):
+    monkeypatch.setattr(input_service, "_SECONDS_TO_ANSWER", 0.1)
+    with socket.create_server(("localhost", 0)) as silent:
+        address = f"grpc://localhost:{silent.getsockname()[1]}"
+        with pytest.raises(ValueError, match=r"`service`.*\(timed out\)"):
+            input_service.check(address)
+    with socket.create_server(("localhost", 0)) as other:
+        address = f"grpc://localhost:{other.getsockname()[1]}"
+
+        def answer():
+            connection, _ = other.accept()
+            with connection:
+                connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        with pytest.raises(ValueError, match="does not speak gRPC"):
+            input_service.check(address)
+        thread.join()
+
+
+def test_dispatchers_are_known_by_their_answer():
+    dispatcher = tf.data.experimental.service.DispatchServer()
+    input_service.check(dispatcher.target)
+    dispatcher._stop()
+
+
+def test_a_resumed_service_begins_another_order(sound, monkeypatch):
+    def here(batches, service, count):
+        return batches.take(count)
+
+    monkeypatch.setattr(input_service, "distribute", here)
+    monkeypatch.setattr(input_service, "check", lambda service: None)
+
+    def order(first_step):
+        dataset = _load(
+            sound,
+            name="tfrecords",
+            training=True,
+            epochs=2,
+            first_step=first_step,
+            service="grpc://localhost:1",
+        )
+        assert len(dataset) == 4 - first_step
+        return [n for _, labels in dataset for n in labels.numpy()][:10]
+
+    orders = [order(first_step) for first_step in (0, 2)]
+    assert all(sorted(found) == list(range(10)) for found in orders)
+    # Equal by chance once in 10! times.
+    assert orders[0] != orders[1]
 
 
 @pytest.mark.slow

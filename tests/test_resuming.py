@@ -146,3 +146,29 @@ def test_a_lost_worker_comes_back_and_the_run_ends_as_if_nothing_was(
         ]["validation"]["images"]
         == 50
     )
+
+
+@pytest.mark.slow
+def test_a_worker_lost_before_the_first_step_is_waited_for(tmp_path):
+    ports = addresses(2)
+    chief, other = workers(tmp_path / "run", ports)
+    for line in chief.stdout:
+        if "2 device(s)" in line:
+            break
+    other.kill()
+    other.wait()
+    other.stdout.close()
+    other = worker(tmp_path / "run", ports, 1)
+    outputs = [finish(process) for process in (chief, other)]
+    assert "a worker was lost" in outputs[0]
+    assert (tmp_path / "run" / "hrl" / "result.json").exists()
+
+
+@pytest.mark.slow
+def test_workers_must_see_one_folder(tmp_path):
+    ports = addresses(2)
+    both = [worker(tmp_path / str(i), ports, i) for i in (0, 1)]
+    for process in both:
+        output, _ = process.communicate(timeout=240)
+        assert process.returncode != 0
+        assert "one folder that all workers see" in output

@@ -8,6 +8,7 @@ import common_flags
 import keras
 import numpy as np
 import pytest
+import settings
 from absl import flags
 from cases import two_replicas
 from trainer_cases import parse
@@ -131,6 +132,20 @@ def test_a_batch_that_cannot_be_divided_is_refused(tmp_path):
 
 def test_a_missing_gpu_is_refused(tmp_path):
     refused("no GPU is visible", tmp_path, "--device=gpu")
+
+
+def test_a_share_of_distillation_needs_a_teacher(tmp_path):
+    refused("needs a teacher", tmp_path, "--distill_weight=0.5")
+    refused("--distill_from must", tmp_path, "--distill_from=base/no.pth")
+
+
+def test_the_flags_that_were_given_are_a_flag_file(tmp_path):
+    parse("--workdir=x", "--sp_epochs=2", "--beta=alpha/N")
+    path = tmp_path / "flags.txt"
+    path.write_text(settings.as_flag_file())
+    parse(f"--flagfile={path}")
+    assert flags.FLAGS.sp_epochs == 2 and flags.FLAGS.beta == "alpha/N"
+    assert not flags.FLAGS["sp_steps"].present
 
 
 def test_milestones_are_ascending_fractions():

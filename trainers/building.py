@@ -1,5 +1,6 @@
 """The compiled network of a stage, from the flags."""
 
+import dataclasses
 import os
 
 import tensorflow as tf
@@ -8,6 +9,7 @@ from absl import flags
 import skipnet_tf
 from skipnet_tf import checkpoints
 from skipnet_tf import experiment
+from skipnet_tf import interop
 from skipnet_tf import peers
 
 # The paper's networks: small images, or photographs.
@@ -24,7 +26,7 @@ _EARLY = ("sp", "target_rate", "budget")
 _LATE = ("hrl", "rl")
 TAUGHT = (*_EARLY, "hrl")  # by --distill_from
 _CONSTANT_WARMUP = 0.01  # published
-_BATCHES_TO_MATCH = 4  # of training, for statistics of imported shortcuts
+_IMAGES_TO_MATCH = 256  # for statistics of imported shortcuts
 
 
 def plan(stage: str, family: str, splits: experiment.Data) -> experiment.Plan:
@@ -108,7 +110,7 @@ def _compiled(stage, family, splits, steps):
     if weights:
         new_classifier = values.new_classifier and _given(stage) is not None
         checkpoints.load_weights(model, weights, new_classifier)
-    if _given(stage):
+    if _given(stage) and interop.has_identity_shortcuts(model):
         skipnet_tf.match_shortcuts(model, _some_images(splits))
     compiled = {
         "optimizer": _optimizer(stage, steps),
@@ -129,8 +131,11 @@ def _compiled(stage, family, splits, steps):
 
 
 def _some_images(splits):
-    batches = splits.training(epochs=1, first_step=0).take(_BATCHES_TO_MATCH)
-    return tf.concat([images for images, _ in batches], axis=0)
+    # Not by a service, which would give each process others.
+    own = dataclasses.replace(splits, service=None)
+    batches = own.training(epochs=1, first_step=0).unbatch()
+    examples = batches.take(_IMAGES_TO_MATCH).batch(_IMAGES_TO_MATCH)
+    return examples.get_single_element()[0]
 
 
 def _network(stage, family, info):

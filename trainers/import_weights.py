@@ -7,7 +7,7 @@
 
 Checkpoints are PyTorch's, of ResNets in torchvision's naming and of published
 SkipNets. With `--gate` a dense network becomes a SkipNet whose gates run every
-block; `--init_weights` of the trainers takes the file.
+block; `--init_from` of the trainers takes the file.
 """
 
 import os

@@ -93,6 +93,13 @@ def write(stage: str, dataset: str) -> None:
     )
 
 
+def as_flag_file() -> str:
+    """The flags that were given, to be read again by --flagfile."""
+    names = {"dataset", *common_flags.values()} & set(flags.FLAGS)
+    given = (flags.FLAGS[name] for name in sorted(names))
+    return "".join(f"{flag.serialize()}\n" for flag in given if flag.present)
+
+
 def _settings(stage, dataset):
     """The flags that matter to a stage."""
     unread = _unread(stage)

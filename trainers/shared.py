@@ -58,27 +58,29 @@ def train(dataset: str, family: str = "cifar") -> None:
     """
     values = flags.FLAGS
     _check_gating()
+    _check_teacher()
     experiment.set_up(
         values.workdir,
         values.deterministic,
         values.mixed_precision,
         values.device,
     )
+    # Before the others are waited for: what needs nothing of TensorFlow.
+    for stage in values.stages:
+        _check_start(stage)
+        settings.check(stage, dataset)
     strategy = distribution.make_strategy(
         values.distribution, values.worker_patience
     )
     splits = _splits(dataset)
     _check_batch(strategy)
-    for stage in values.stages:
-        _check_start(stage)
-        settings.check(stage, dataset)
     plans = [building.plan(s, family, splits) for s in values.stages]
     writes = distribution.workers(strategy)[0] == 0
     if writes:
         for stage in values.stages:
             settings.write(stage, dataset)
         with open(os.path.join(values.workdir, "flags.txt"), "w") as file:
-            file.write(values.flags_into_string())
+            file.write(settings.as_flag_file())
         _tell_devices(strategy)
     split = "test" if splits.test_split else "validation"
     rows = []
@@ -158,6 +160,15 @@ def _check_batch(strategy):
         )
 
 
+def _check_teacher():
+    values = flags.FLAGS
+    if values["distill_weight"].present and not values.distill_from:
+        raise ValueError(
+            "--distill_weight needs a teacher: give --distill_from (and "
+            "--init_from, to start from its weights), or leave it out"
+        )
+
+
 def _check_gating():
     values = flags.FLAGS
     if (values.gating == "random") != (values.skip_rate > 0):
@@ -170,18 +181,23 @@ def _check_gating():
 def _check_start(stage):
     """Refuses a stage whose start will be missing, before hours are spent."""
     values = flags.FLAGS
-    needed = {building.first_weights(stage)}
-    if stage in building.TAUGHT:
-        needed.add(building.teacher_weights())
     earlier = values.stages[: values.stages.index(stage)]
-    for path in needed - {None}:
-        made_by = os.path.basename(os.path.dirname(path))
-        if not os.path.exists(path) and made_by not in earlier:
-            raise ValueError(
-                f"stage {stage} has no weights to start from: {path} does not "
-                "exist. Name the stage before it in --stages, give "
-                "--init_from, or train untrained weights with --from_scratch."
-            )
+    coming = {
+        os.path.join(values.workdir, name, "model.keras") for name in earlier
+    }
+    path = building.first_weights(stage)
+    if path and path not in coming and not os.path.exists(path):
+        raise ValueError(
+            f"stage {stage} has no weights to start from: {path} does not "
+            "exist. Name the stage before it in --stages, give "
+            "--init_from, or train untrained weights with --from_scratch."
+        )
+    path = building.teacher_weights() if stage in building.TAUGHT else None
+    if path and path not in coming and not os.path.exists(path):
+        raise ValueError(
+            f"--distill_from must be a weights file, or base where that stage "
+            f"is trained. Received: {path}, which does not exist"
+        )
 
 
 def _write_result(dataset):

@@ -25,6 +25,7 @@ def define(defaults: dict) -> None:
         "at the end; 0: none.",
         1.0,
     )
+    flags.register_validator("ema", lambda value: value < 1, "must be below 1")
     flags.DEFINE_integer(
         "seed", 0, "Of weights, data order and decisions.", lower_bound=0
     )
