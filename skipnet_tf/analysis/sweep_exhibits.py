@@ -16,6 +16,9 @@ from skipnet_tf.evaluation import Run
 _GATING = {"hard": "SP", "soft": "SP, soft gates", "random": "SDV"}
 _FEW_RUNS = 8  # as many can be told apart in one picture
 
+# Accuracies this far below the best would press all others into a line.
+_IN_PICTURE = 0.15
+
 
 def records(runs: Sequence[Run]) -> list[dict]:
     """One row for every stage of every run."""
@@ -219,7 +222,8 @@ def tradeoff(runs: Sequence[Run]) -> Exhibit:
     if len(runs) == 1 and not points:
         raise LeftOut("there is one run, and nobody's results on its data set")
     series, others = {}, {}
-    for row in rows:
+    shown, below = _readable(rows)
+    for row in shown:
         gate = "" if row["kind"] == "dense" else f", {row['gate']}"
         name = f"{row['kind']} {row['depth']}{gate}"
         series.setdefault(name, []).append((row["macs"], row["accuracy"]))
@@ -238,7 +242,7 @@ def tradeoff(runs: Sequence[Run]) -> Exhibit:
         caption=(
             "Means over seeds; a line joins the prices alpha of a network, "
             "which stand below the points of HRL+SP. "
-            f"SDV skips blocks at random. {theirs}"
+            f"SDV skips blocks at random. {below}{theirs}"
         ),
         data={"tradeoff": rows}
         | ({"tradeoff_published": [vars(p) for p in points]} if points else {}),
@@ -246,10 +250,30 @@ def tradeoff(runs: Sequence[Run]) -> Exhibit:
             series,
             others,
             f"Accuracy over alpha ({runs[-1].dataset})",
-            [
-                (row["macs"], row["accuracy"], f"{row['alpha']:g}")
-                for row in rows
-                if row["kind"] == "HRL+SP" and row["alpha"] is not None
-            ],
+            _prices(shown),
         ),
+    )
+
+
+def _prices(rows):
+    """Notes of alpha below a network's points, where it has several."""
+    priced = [row for row in rows if row["kind"] == "HRL+SP" and row["alpha"]]
+    networks = [(row["depth"], row["gate"]) for row in priced]
+    return [
+        (row["macs"], row["accuracy"], f"{row['alpha']:g}")
+        for row, network in zip(priced, networks)
+        if networks.count(network) > 1
+    ]
+
+
+def _readable(rows):
+    """Rows near enough to the best one to share a picture, and the others."""
+    floor = max(row["accuracy"] for row in rows) - _IN_PICTURE
+    shown = [row for row in rows if row["accuracy"] >= floor]
+    names = sorted({r["kind"] for r in rows if r["accuracy"] < floor})
+    if not names:
+        return shown, ""
+    return shown, (
+        f"More than {100 * _IN_PICTURE:g} points below the best, and in the "
+        f"data alone: {', '.join(names)}. "
     )
