@@ -205,6 +205,7 @@ def test_mistakes_end_in_one_line(workdir, tmp_path, monkeypatch):
     assert "pip install skipnet_tf[demo]" in message(full, out)
 
 
+@pytest.mark.slow
 def test_the_export_script_takes_the_last_stage_of_a_run(workdir, tmp_path):
     done = subprocess.run(
         [
