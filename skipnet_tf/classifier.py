@@ -9,18 +9,13 @@ import tensorflow as tf
 
 from skipnet_tf import losses
 from skipnet_tf import optimizers
+from skipnet_tf import photographs
 from skipnet_tf.distillation import Distillation
 from skipnet_tf.stages import Stage
 
-# Begin the sentences about data, to be found in an error: those of a training
-# step, and those of `photographs`, which name images and labels behind.
+# Begin the sentences about data, to be found in an error.
 _LABELS = "labels must lie in"
 _PARTS = "`gradient_accumulation` must divide"
-_PHOTOGRAPHS = (
-    "these images cannot be decoded:",
-    "no image of a batch can be decoded:",
-    "labels expected from",
-)
 
 
 @contextlib.contextmanager
@@ -29,14 +24,14 @@ def plain_errors() -> Iterator[None]:
     try:
         yield
     except tf.errors.InvalidArgumentError as error:
-        for beginning in (_LABELS, _PARTS, *_PHOTOGRAPHS):
+        for beginning in (_LABELS, _PARTS, *photographs.SENTENCES):
             start = error.message.find(beginning)
             if start >= 0:
                 break
         else:
             raise
         sentence = error.message[start:].split("\n")[0]
-        if beginning in _PHOTOGRAPHS:
+        if beginning in photographs.SENTENCES:
             sentence = sentence.replace("] [", " ")
         raise ValueError(sentence.split("]")[0]) from None
 

@@ -248,15 +248,21 @@ def workers(strategy: tf.distribute.Strategy) -> tuple[int, int]:
 
 def wait_for_all(strategy: tf.distribute.Strategy) -> None:
     """Returns in every process once all of them have come to this call."""
-    if workers(strategy)[1] == 1:
-        return
+    if workers(strategy)[1] > 1:
+        _sum(strategy, [1])
+
+
+def _sum(strategy, values):
+    """Sums of ints over the replicas of all processes, which all must call."""
 
     @tf.function
-    def count():
+    def reduce():
         context = tf.distribute.get_replica_context()
-        return context.all_reduce(tf.distribute.ReduceOp.SUM, tf.constant(1.0))
+        own = tf.constant(values, tf.int64)
+        return context.all_reduce(tf.distribute.ReduceOp.SUM, own)
 
-    strategy.run(count)
+    local = strategy.experimental_local_results(strategy.run(reduce))[0]
+    return [int(value) for value in local]
 
 
 def check_agreement(
@@ -273,15 +279,8 @@ def check_agreement(
         ValueError: If another process has another value.
     """
 
-    @tf.function
-    def sums():
-        context = tf.distribute.get_replica_context()
-        own = tf.constant([value, value**2], tf.int64)
-        return context.all_reduce(tf.distribute.ReduceOp.SUM, own)
-
     if workers(strategy)[1] > 1:
-        local = strategy.experimental_local_results(strategy.run(sums))[0]
-        total, squares = (int(part) for part in local)
+        total, squares = _sum(strategy, [value, value**2])
         if total**2 != squares * strategy.num_replicas_in_sync:
             raise ValueError(message)
 

@@ -195,17 +195,14 @@ def _train(plan, model, splits, folder, strategy, checkpoint_steps, together):
         print(f"{plan.name}: resuming at step {first} of {plan.steps}")
     elif plan.given and writes:
         _tell_start(plan, model, splits)
-    shared = [
-        counter,
-        callbacks.Checkpoints(
-            manager if writes else None, counter, checkpoint_steps
-        ),
-    ]
+    shared = [counter]
     if writes:
-        shared[1:1] = [
+        shared += [
             callbacks.CsvLog(os.path.join(folder, "log.csv"), counter),
             callbacks.Progress(plan.name, plan.steps, epochs, counter),
         ]
+    own = manager if writes else None
+    shared.append(callbacks.Checkpoints(own, counter, checkpoint_steps))
     if optimizers.averages(model):
         shared.append(keras.callbacks.SwapEMAWeights())
     if importlib.util.find_spec("tensorboard"):  # tf.summary lives there

@@ -14,6 +14,12 @@ import tensorflow as tf
 
 from skipnet_tf import preprocessing
 
+# Begin what is said of a batch; names and labels stand behind.
+_CORRUPT = "these images cannot be decoded:"
+_NOTHING = "no image of a batch can be decoded:"
+_LABELS = "labels expected from"
+SENTENCES = (_CORRUPT, _NOTHING, _LABELS)
+
 _MOST_NAMES = 10
 
 
@@ -116,7 +122,7 @@ def to_batches(
             corrupt = tf.gather(names, _others(rows, count))
             some = preprocessing.require(
                 tf.size(rows) > 0,
-                "no image of a batch can be decoded:",
+                _NOTHING,
                 corrupt,
             )
             with tf.control_dependencies([some, on_corrupt(corrupt)]):
@@ -175,9 +181,7 @@ def refuse_corrupt(names: tf.Tensor) -> tf.Operation:
     Raises:
         tf.errors.InvalidArgumentError: When it runs.
     """
-    return preprocessing.require(
-        tf.constant(False), "these images cannot be decoded:", names
-    )
+    return preprocessing.require(tf.constant(False), _CORRUPT, names)
 
 
 def _decodable(decode, encoded, positions, threads):
@@ -237,7 +241,7 @@ def _check_labels(labels, names, num_classes):
     known = (labels >= 0) & (labels < num_classes)
     return preprocessing.require(
         tf.reduce_all(known),
-        f"labels expected from 0 to {num_classes - 1}, the first label "
+        f"{_LABELS} 0 to {num_classes - 1}, the first label "
         "subtracted; received, and where:",
         tf.boolean_mask(labels, ~known),
         tf.boolean_mask(names, ~known),

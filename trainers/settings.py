@@ -75,7 +75,7 @@ def check(stage: str, dataset: str) -> None:
         return  # nothing was trained with what stands there
     with open(os.path.join(folder, "settings.json")) as file:
         before = json.load(file)
-    for name, value in sorted(_settings(stage, dataset).items()):
+    for name, value in sorted(of_stage(stage, dataset).items()):
         if before.get(name) != value:
             raise ValueError(
                 f"{folder} holds a run with --{name}={before.get(name)}, "
@@ -89,7 +89,7 @@ def write(stage: str, dataset: str) -> None:
     folder = os.path.join(flags.FLAGS.workdir, stage)
     os.makedirs(folder, exist_ok=True)
     experiment.write_json(
-        os.path.join(folder, "settings.json"), _settings(stage, dataset)
+        os.path.join(folder, "settings.json"), of_stage(stage, dataset)
     )
 
 
@@ -100,8 +100,8 @@ def as_flag_file() -> str:
     return "".join(f"{flag.serialize()}\n" for flag in given if flag.present)
 
 
-def _settings(stage, dataset):
-    """The flags that matter to a stage."""
+def of_stage(stage: str, dataset: str) -> dict:
+    """The flags that matter to a stage, by name."""
     unread = _unread(stage)
     return {"dataset": dataset} | {
         name: value

@@ -4,9 +4,7 @@ import dataclasses
 import importlib
 import json
 import os
-import tempfile
 
-import common_flags
 import settings
 from absl import flags
 from absl.testing import flagsaver
@@ -105,17 +103,10 @@ class Trainer:
 
     def _keys(self, stages, dataset):
         """All that each stage depends on, as the trainer itself notes it."""
-        values, keys = flags.FLAGS, {}
-        # Flags of the script alone are not in the trainers' notes.
-        own = self._names - common_flags.values().keys()
-        own = {name: values[name].value for name in own}
-        with tempfile.TemporaryDirectory() as values.workdir:
-            for stage in stages:
-                settings.write(stage, dataset)
-                path = os.path.join(values.workdir, stage, "settings.json")
-                with open(path) as file:
-                    noted = json.load(file)
-                # Nor is the stage that weights are given to.
-                given = values.init_from and stage == stages[0]
-                keys[stage] = json.dumps([noted, own, given], sort_keys=True)
+        init_from, keys = flags.FLAGS.init_from, {}
+        for stage in stages:
+            noted = settings.of_stage(stage, dataset)
+            # Not noted: the stage that weights are given to.
+            given = init_from and stage == stages[0]
+            keys[stage] = json.dumps([noted, given], sort_keys=True)
         return keys

@@ -93,9 +93,9 @@ def hard_and_soft(runs: Sequence[Run]) -> Exhibit:
         for hard, soft in zip(ours[::2], ours[1::2])
     )
     told = ", ".join(
-        f"{hard['accuracy']:.2%} against {soft['accuracy']:.2%}"
+        f"{percent(hard['accuracy'], 2)} against {percent(soft['accuracy'], 2)}"
         for hard, soft in zip(ours[::2], ours[1::2])
-    ).replace("%", " %")
+    )
     return Exhibit(
         name="hard_and_soft",
         title="Hard against soft gating (Table 3)",

@@ -16,9 +16,12 @@ def class_difficulty(study: Study) -> Exhibit:
     names = study.run.describe().class_names
     series, rows, told, verdict, known = {}, [], [], "", False
     for stage, routes in study.routes.items():
-        found, correlation = _classes(routes, names)
+        found = _classes(routes, names)
         if len(found) < 3:
             raise LeftOut("fewer than three classes have images")
+        correlation = findings.class_correlation(
+            routes.labels, routes.labels == routes.predictions, _skipped(routes)
+        )
         rows += [{"stage": stage, **row} for row in found]
         few = len(found) <= _FEW_CLASSES
         series[stage] = [
@@ -54,8 +57,8 @@ def class_difficulty(study: Study) -> Exhibit:
 
 def _classes(routes, names):
     correct = routes.labels == routes.predictions
-    skipped = 1 + routes.gates.shape[1] - routes.blocks
-    rows = [
+    skipped = _skipped(routes)
+    return [
         {
             "class": names[label],
             "images": int((routes.labels == label).sum()),
@@ -64,7 +67,10 @@ def _classes(routes, names):
         }
         for label in np.unique(routes.labels)
     ]
-    return rows, findings.class_correlation(routes.labels, correct, skipped)
+
+
+def _skipped(routes):
+    return 1 + routes.gates.shape[1] - routes.blocks
 
 
 def _verdict(found):
@@ -82,11 +88,11 @@ def _correlation(found):
 def class_distributions(study: Study) -> Exhibit:
     """Blocks skipped by images of the hardest and easiest class (Fig. 9b)."""
     routes = study.routes[study.last]
-    rows, _ = _classes(routes, study.run.describe().class_names)
+    rows = _classes(routes, study.run.describe().class_names)
     if len(rows) < 2:
         raise LeftOut("fewer than two classes have images")
     ordered = sorted(rows, key=lambda row: row["accuracy"])
-    skipped = 1 + routes.gates.shape[1] - routes.blocks
+    skipped = _skipped(routes)
     names = np.array(study.run.describe().class_names)[routes.labels]
     values = {
         f"{kind}: {row['class']}": skipped[names == row["class"]]
