@@ -10,14 +10,14 @@ With `--flagfile=FILE` the flags come from a file, one in a line.
 """
 
 import os
-import statistics
 import sys
 import tempfile
-import time
 
 import keras
 import numpy as np
 import tensorflow as tf
+import timing
+import trained
 from absl import app
 from absl import flags
 from absl import logging
@@ -27,7 +27,6 @@ from skipnet_tf import data
 from skipnet_tf import evaluation
 from skipnet_tf import export
 from skipnet_tf import frozen
-from skipnet_tf import sessions
 from skipnet_tf.analysis import probes
 from skipnet_tf.skipnet import GATES
 
@@ -94,9 +93,7 @@ _DIRECTORY = flags.DEFINE_string(
     "directory", None, "Folder of the versions.", required=True
 )
 
-_BATCHES = (1, 32)
-_CALLS = 50  # of each network and batch, medians are printed
-_WARM_UP = 5  # calls
+_BATCHES = (1, 32)  # timed
 
 
 def main(argv):
@@ -123,7 +120,7 @@ def _export():
         raise ValueError("give one of --workdir, --model and --weights")
     run = evaluation.open_run(_WORKDIR.value) if _WORKDIR.value else None
     recipe = _recipe(run)
-    stage = _stage(run) if run else None
+    stage = trained.stage_of(run, _STAGE.value) if run else None
     version = export.export_saved_model(
         _load(run, stage, recipe),
         _DIRECTORY.value,
@@ -133,7 +130,7 @@ def _export():
         top=_TOP.value,
         precision=_PRECISION.value,
         warmup_batches=_warmup_batches(),
-        card=_card(run, stage) if run else None,
+        card=trained.card(run, stage) if run else None,
     )
     print(version)
     if _BENCHMARK.value:
@@ -150,16 +147,6 @@ def _recipe(run):
             "--model and --weights need --preprocessing, a data set's name"
         )
     return run.preprocessing()
-
-
-def _stage(run):
-    stage = _STAGE.value or list(run.summaries)[-1]
-    if stage not in run.summaries:
-        raise ValueError(
-            f"--stage={stage} is not finished in --workdir={run.workdir}, "
-            f"which has {', '.join(run.summaries)}"
-        )
-    return stage
 
 
 def _load(run, stage, recipe):
@@ -201,26 +188,7 @@ def _class_names(run):
     if _CLASS_NAMES.value:
         with open(_CLASS_NAMES.value) as file:
             return file.read().splitlines()
-    if run is None:
-        return ()
-    try:
-        return run.describe().class_names
-    except (ValueError, ImportError) as error:
-        print(f"class names are left out: {error}", file=sys.stderr)
-        return ()
-
-
-def _card(run, stage):
-    facts = {
-        "data_set": run.dataset,
-        "stage": stage,
-        "results": {run.split: run.summaries[stage]},
-    }
-    path = os.path.join(run.workdir, "flags.txt")
-    if os.path.exists(path):  # not in a run of one's own code
-        with open(path) as file:
-            facts["flags"] = file.read().splitlines()
-    return facts
+    return trained.class_names(run) if run else ()
 
 
 def _benchmark(run, version, recipe):
@@ -231,46 +199,24 @@ def _benchmark(run, version, recipe):
             paths["dense"] = export.export_saved_model(
                 run.model("base"), folder, recipe, precision=_PRECISION.value
             )
-        networks = {
-            name: sessions.Session(path).callable("serving_default", "images")
-            for name, path in paths.items()
-        }
-    for batch in _BATCHES:
-        taken = _times(networks, _pixels(run, recipe, batch))
-        line = [f"{taken[name] / batch:.3f} ms {name}" for name in taken]
+        found = timing.milliseconds(paths, _pixels(run, recipe), _BATCHES)
+    for batch, taken in found.items():
+        line = [f"{taken[name]:.3f} ms {name}" for name in taken]
         if "dense" in taken:
             ratio = taken["exported"] / taken["dense"]
             line.append(f"{ratio:.2f} times dense")
         print(f"batch {batch}, per image: {', '.join(line)}")
 
 
-def _pixels(run, recipe, batch):
-    """A few batches of the split's images, or of noise without a split."""
+def _pixels(run, recipe):
+    """A few of the split's images, or noise without a split."""
     if run is not None:
         images, _ = next(iter(run.images()))
-        images = probes.pixels(images, recipe)
-    else:
-        print("timed on noise: --workdir would give images")
-        size = recipe.size or 32
-        shape = (4 * max(_BATCHES), size, size, 3)
-        images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-    starts = range(0, max(1, len(images) - batch + 1), batch)
-    return [images[start : start + batch] for start in starts]
-
-
-def _times(networks, batches):
-    """Median milliseconds of a call of each network."""
-    taken = {name: [] for name in networks}
-    for call in range(_WARM_UP + _CALLS):
-        images = batches[call % len(batches)]
-        for name, network in networks.items():
-            start = time.perf_counter()
-            network(images)
-            taken[name].append(1e3 * (time.perf_counter() - start))
-    return {
-        name: statistics.median(times[_WARM_UP:])
-        for name, times in taken.items()
-    }
+        return probes.pixels(images, recipe)
+    print("timed on noise: --workdir would give images")
+    size = recipe.size or 32
+    shape = (4 * max(_BATCHES), size, size, 3)
+    return np.random.default_rng(0).integers(0, 256, shape, np.uint8)
 
 
 if __name__ == "__main__":

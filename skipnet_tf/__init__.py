@@ -17,10 +17,10 @@ from skipnet_tf.models import imagenet_resnet
 from skipnet_tf.models import imagenet_skipnet
 from skipnet_tf.peers import Budget
 from skipnet_tf.peers import TargetRate
+from skipnet_tf.reinforce import HybridReinforce
+from skipnet_tf.reinforce import Reinforce
 from skipnet_tf.resnet import ResNet
 from skipnet_tf.skipnet import SkipNet
-from skipnet_tf.stages import HybridReinforce
-from skipnet_tf.stages import Reinforce
 from skipnet_tf.stages import Supervised
 from skipnet_tf.state_dicts import read_state_dict
 from skipnet_tf.verification import VerificationError

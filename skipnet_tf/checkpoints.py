@@ -14,9 +14,9 @@ from skipnet_tf.resnet import ResNet
 from skipnet_tf.skipnet import SkipNet
 
 _KEPT = 2
-# Weights, momentum and one more copy while it is written, for each of the
-# checkpoints kept and for the final model.
-_COPIES_ON_DISK = 3 * (_KEPT + 2)
+# Weights, momentum and moving averages, of the checkpoints kept, the last good
+# one, one that is being written and the final model.
+_COPIES_ON_DISK = 3 * (_KEPT + 3)
 
 
 def manager(

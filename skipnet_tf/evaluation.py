@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+from collections.abc import Sequence
 
 import keras
 import numpy as np
@@ -208,11 +209,22 @@ def table(rows: list[tuple[str, dict]]) -> str:
         )
         for name, values in rows
     ]
+    return aligned(lines)
+
+
+def aligned(lines: Sequence[Sequence[str]]) -> str:
+    """Columns of text, the first one to the left, numbers to the right.
+
+    Args:
+        lines: Sequence of lines of as many cells, the header first.
+
+    Returns:
+        String with a line for each.
+    """
     widths = [max(map(len, column)) for column in zip(*lines)]
     return "\n".join(
         "  ".join(
-            cell.ljust(width) if index == 0 else cell.rjust(width)
-            for index, (cell, width) in enumerate(zip(line, widths))
+            [line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]
         )
         for line in lines
     )

@@ -5,55 +5,40 @@ A run lives in one work directory:
     flags.txt  result.json
     base/ sp/ hrl/ ...       one folder for each stage, holding
         settings.json        its flags
+        safety.json          its first accuracy and its retreats
         checkpoints/         to resume from, removed when the stage is done
         log.csv              one row an epoch
+        gates.csv            one row an epoch and gate
         tensorboard/         scalars and the picture of skip rates
         model.keras          network, optimizer and stage at the end
         result.json          accuracy and compute
 """
 
 import dataclasses
-import importlib.util
 import json
 import math
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
 
 import keras
 import tensorflow as tf
 
+from skipnet_tf import attempts
 from skipnet_tf import callbacks
 from skipnet_tf import checkpoints
+from skipnet_tf import collapse
 from skipnet_tf import distribution
 from skipnet_tf import evaluation
-from skipnet_tf import fitting
 from skipnet_tf import flops
 from skipnet_tf import optimizers
+from skipnet_tf import recalibration
+from skipnet_tf import retreats
+from skipnet_tf.attempts import Plan
+from skipnet_tf.logs import write_json
 from skipnet_tf.resnet import ResNet
 from skipnet_tf.skipnet import SkipNet
 from skipnet_tf.splits import Data
-
-
-@dataclasses.dataclass(frozen=True)
-class Plan:
-    """One stage of a run.
-
-    Args:
-        name: String, the stage and its folder.
-        steps: Positive int, training steps.
-        make: Function without arguments that returns the compiled model with
-            the weights to start from; called inside the strategy's scope.
-        given: Optional string, weights from elsewhere that the stage starts
-            from: their accuracy is measured and told first. Defaults to
-            `None`.
-    """
-
-    name: str
-    steps: int
-    make: Callable[[], keras.Model]
-    given: str | None = None
 
 
 def set_up(
@@ -105,6 +90,7 @@ def run_stage(
     strategy: tf.distribute.Strategy,
     checkpoint_steps: int = 0,
     together: int = 1,
+    safety: collapse.Safety = collapse.Safety(),
 ) -> dict:
     """Trains one stage, or resumes it, or reads what it gave.
 
@@ -117,49 +103,101 @@ def run_stage(
             for one at the end of each epoch only. Defaults to `0`.
         together: Positive int, most training steps that run without a
             callback between them. Defaults to `1`.
+        safety: What happens to a run that collapses. Defaults to
+            `collapse.Safety()`, it stops.
 
     Returns:
         Dict with a summary for `"validation"` and, if there is one,
-        `"test"`, see `skipnet_tf.evaluation.summary`.
+        `"test"`, see `skipnet_tf.evaluation.summary`, and the number of
+        `"retreats"` if there were any.
 
     Raises:
-        ValueError: If the batch is larger than the data, or the disk too
-            small for the checkpoints.
+        ValueError: If the batch is larger than the data, the disk too small
+            for the checkpoints, or several processes are to fall back.
+        TrainingCollapsed: If the run has collapsed.
         TrainingDiverged: If the loss is not a number any more.
         WorkerLost: If another process of the run is gone.
     """
+    count = distribution.workers(strategy)[1]
+    if count > 1 and safety.on_collapse == "fall_back":
+        raise ValueError(
+            '`on_collapse` must be "stop" or "ignore" where several processes '
+            f"train together. Received: on_collapse='fall_back' and {count} "
+            "processes"
+        )
+    folder = os.path.join(workdir, plan.name)
     with distribution.watched(strategy):
         distribution.check_shared(strategy, workdir)
         return _run_stage(
-            plan, splits, workdir, strategy, checkpoint_steps, together
+            attempts.Job(
+                plan,
+                splits,
+                folder,
+                strategy,
+                checkpoint_steps,
+                together,
+                safety,
+            )
         )
 
 
-def _run_stage(plan, splits, workdir, strategy, checkpoint_steps, together):
-    folder = os.path.join(workdir, plan.name)
-    finished = os.path.join(folder, "result.json")
+def _run_stage(job):
+    finished = os.path.join(job.folder, "result.json")
     if os.path.exists(finished):
         with open(finished) as file:
             return json.load(file)
-    os.makedirs(folder, exist_ok=True)
-    # Here, not once per run: initial weights must not depend on which stages
-    # were built before in the same process.
-    keras.utils.set_random_seed(splits.seed)
-    with strategy.scope():
-        model = plan.make()
-    checkpoints.check_disk(model, folder)
-    _train(plan, model, splits, folder, strategy, checkpoint_steps, together)
+    os.makedirs(job.folder, exist_ok=True)
+    model = _trained(job)
     if optimizers.averages(model):
         optimizers.assign_averages(model)
-    if distribution.workers(strategy)[0] == 0:
-        _conclude(model, splits, folder)
-    distribution.wait_for_all(strategy)
+    if job.writes:
+        _conclude(job, model)
+    distribution.wait_for_all(job.strategy)
     with open(finished) as file:
         return json.load(file)
 
 
-def _conclude(model, splits, folder):
+def _trained(job):
+    """The model at the end of a stage, after as many retreats as it takes."""
+    while True:
+        record = retreats.read(job.folder)
+        # Here, not once per run: initial weights must not depend on which
+        # stages were built before in the same process.
+        keras.utils.set_random_seed(job.splits.seed)
+        with job.strategy.scope():
+            model = job.plan.make(record.retreats)
+        checkpoints.check_disk(model, job.folder)
+        try:
+            attempts.train(job, model)
+            return model
+        except (
+            collapse.TrainingCollapsed,
+            callbacks.TrainingDiverged,
+        ) as error:
+            gentler_helps = getattr(error, "gentler_helps", True)
+            if job.safety.on_collapse != "fall_back" or not gentler_helps:
+                raise
+            if record.retreats == retreats.MOST:
+                raise collapse.TrainingCollapsed(
+                    f"after {retreats.MOST} retreats: {error}"
+                ) from error
+            collapse.warn(str(error))
+        record = retreats.retreat(job.folder)
+        print(
+            f"{job.plan.name}: falling back to step {record.step}, retreat "
+            f"{record.retreats} of at most {retreats.MOST}; it was "
+            f"{retreats.settings(model)}",
+            flush=True,
+        )
+
+
+def _conclude(job, model):
     """Writes what a stage gave; `result.json` says that it is complete."""
+    splits, folder = job.splits, job.folder
+    if job.plan.recalibrate:
+        recalibration.recalibrate(
+            model, _some_batches(job), job.plan.recalibrate
+        )
     model.save(os.path.join(folder, "model.keras"))
     result = {
         name: evaluate(model, splits, split)
@@ -169,62 +207,18 @@ def _conclude(model, splits, folder):
         )
         if split
     }
+    record = retreats.read(folder)
+    if record.retreats:
+        result["retreats"] = record.retreats
     write_json(os.path.join(folder, "result.json"), result)
     shutil.rmtree(os.path.join(folder, "checkpoints"), ignore_errors=True)
 
 
-def _train(plan, model, splits, folder, strategy, checkpoint_steps, together):
-    shard = distribution.workers(strategy)
-    epochs = math.ceil(plan.steps / splits.steps_per_epoch)
-    counter = callbacks.Steps()
-    manager = checkpoints.manager(
-        model, counter.variable, os.path.join(folder, "checkpoints")
-    )
-    if manager.latest_checkpoint:
-        manager.checkpoint.restore(
-            manager.latest_checkpoint
-        ).assert_existing_objects_matched()
-    first, writes = counter.done, shard[0] == 0
-    distribution.check_agreement(
-        strategy,
-        first % 2**20,
-        f"checkpoints in {folder} must be the same for all workers. Received: "
-        f"one of step {first}, and another one elsewhere",
-    )
-    if first and writes:
-        print(f"{plan.name}: resuming at step {first} of {plan.steps}")
-    elif plan.given and writes:
-        _tell_start(plan, model, splits)
-    shared = [counter]
-    if writes:
-        shared += [
-            callbacks.CsvLog(os.path.join(folder, "log.csv"), counter),
-            callbacks.Progress(plan.name, plan.steps, epochs, counter),
-        ]
-    own = manager if writes else None
-    shared.append(callbacks.Checkpoints(own, counter, checkpoint_steps))
-    if optimizers.averages(model):
-        shared.append(keras.callbacks.SwapEMAWeights())
-    if importlib.util.find_spec("tensorboard"):  # tf.summary lives there
-        board = os.path.join(folder, "tensorboard")
-        shared.append(callbacks.TensorBoardLog(board, writes))
-    parts = fitting.segments(first, plan.steps, splits.steps_per_epoch)
-    feed = fitting.Feed(
-        lambda step: splits.training(epochs, step, shard),
-        lambda: splits.evaluation(splits.validation_split, shard),
-    )
-    fitting.fit(model, strategy, feed, list(parts), shared, together)
-
-
-def _tell_start(plan, model, splits):
-    start = evaluate(model, splits, splits.validation_split)
-    print(
-        f"{plan.name}: starting from {plan.given}, which has "
-        f"{100 * start['accuracy']:.2f} % accuracy on {start['images']} "
-        f"validation images with {100 * start['executed_blocks']:.1f} % of "
-        "the blocks",
-        flush=True,
-    )
+def _some_batches(job):
+    # Not by a service, which would give each process others.
+    own = dataclasses.replace(job.splits, service=None)
+    epochs = math.ceil(job.plan.recalibrate / own.steps_per_epoch)
+    return own.training(epochs, first_step=0)
 
 
 def evaluate(model: ResNet | SkipNet, splits: Data, split: str) -> dict:
@@ -233,11 +227,3 @@ def evaluate(model: ResNet | SkipNet, splits: Data, split: str) -> dict:
     count = flops.count(model, tuple(info.image_shape))
     routes = evaluation.collect(model, splits.evaluation(split))
     return evaluation.summary(routes, count.dense)
-
-
-def write_json(path: str, value: dict) -> None:
-    """Writes a JSON file in one step: a reader never sees half of it."""
-    with open(path + ".tmp", "w") as file:
-        json.dump(value, file, indent=2)
-        file.write("\n")
-    os.replace(path + ".tmp", path)

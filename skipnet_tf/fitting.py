@@ -105,7 +105,8 @@ def fit(
         steps = executed_together(part.steps, together)
         if steps != model.steps_per_execution:
             model.steps_per_execution = steps
-            model.train_function = None  # made for another number of steps
+            # Made for another number of steps.
+            model.train_function = model.test_function = None
         model.fit(
             feed.training(part.first_step),
             validation_data=feed.validation(),
@@ -116,6 +117,30 @@ def fit(
             verbose=0,
             callbacks=callbacks,
         )
+
+
+def validate(
+    model: keras.Model, strategy: tf.distribute.Strategy, feed: Feed
+) -> dict[str, float]:
+    """What an epoch of `fit` would log of its validation.
+
+    Args:
+        model: Compiled network, made under `strategy`.
+        strategy: Where it trains.
+        feed: The data.
+
+    Returns:
+        Dict from names of metrics, without `val_`, to numbers.
+
+    Raises:
+        WorkerLost: If another worker is gone.
+    """
+    if distribution.workers(strategy)[1] == 1:
+        return model.evaluate(feed.validation(), verbose=0, return_dict=True)
+    with plain_errors():
+        loop = _Loop(model, strategy, feed, [])
+        result = loop.validate(keras.callbacks.CallbackList([], model=model))
+    return {name: float(value) for name, value in result.items()}
 
 
 def cut(dataset: tf.data.Dataset, pieces: int) -> tf.data.Dataset:
@@ -181,13 +206,13 @@ class _Loop:
             callbacks.on_train_batch_begin(step)
             callbacks.on_train_batch_end(step, self.train(batches))
         logs = dict(self.model.get_metrics_result())
-        for name, value in self._validate(callbacks).items():
+        for name, value in self.validate(callbacks).items():
             logs[f"val_{name}"] = value
         callbacks.on_epoch_end(
             epoch, {name: float(value) for name, value in logs.items()}
         )
 
-    def _validate(self, callbacks):
+    def validate(self, callbacks):
         batches = self._batches(self.validation)
         self.model.reset_metrics()
         callbacks.on_test_begin()

@@ -1,6 +1,8 @@
 """What a SavedModel is: facts for those who run it and did not train it."""
 
+import contextlib
 import datetime
+import os
 import platform
 from collections.abc import Mapping
 
@@ -67,3 +69,13 @@ def facts(
             "keras": keras.__version__,
         },
     }
+
+
+def processor() -> str:
+    """The processor in words, for those who read timings elsewhere."""
+    name = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError), open("/proc/cpuinfo") as file:
+        for line in file:
+            if line.startswith("model name"):
+                name = line.split(":", 1)[1].strip()
+    return f"{name}, {os.cpu_count()} logical cores"

@@ -107,6 +107,29 @@ def policy_gradient_loss(
     return tf.reduce_mean(tf.reduce_sum(surprise * returns, axis=1))
 
 
+def entropy(gate_logits: tf.Tensor) -> tf.Tensor:
+    """How undecided the gates are.
+
+    `mean over images of sum{ H(p[i]) : i = 1..N }`, H the entropy of running
+    the block with probability p, both sides of it.
+
+    Args:
+        gate_logits: Float tensor `(batch, gates)`, log-odds of executing.
+
+    Returns:
+        Float32 scalar in nats, at most `N * log(2)`.
+
+    Raises:
+        ValueError: If the shape does not fit.
+    """
+    gate_logits = tf.cast(gate_logits, tf.float32)
+    _check_rank("gate_logits", gate_logits, 2, "(batch, gates)")
+    each = tf.nn.sigmoid_cross_entropy_with_logits(
+        labels=tf.sigmoid(gate_logits), logits=gate_logits
+    )
+    return tf.reduce_mean(tf.reduce_sum(each, axis=1))
+
+
 def class_action_loss(
     logits: tf.Tensor, classes: tf.Tensor, rewards: tf.Tensor
 ) -> tf.Tensor:
@@ -215,6 +238,25 @@ def budget_loss(
     below = tf.nn.relu(tightness * even - rates)
     outside = tf.square(above) + tf.square(below)
     return tf.square(spent - target) + tf.reduce_mean(outside)
+
+
+def check_affordable(name: str, target: float, fixed: tf.Tensor) -> None:
+    """Raises `ValueError` if no decisions can spend as little as `target`.
+
+    Args:
+        name: String, the argument that asks for it.
+        target: Float, the multiply-adds to spend, relative to those of the
+            network without gates.
+        fixed: Float scalar, what every image pays, likewise; unknown in a
+            graph for images of any size, which is then not checked.
+    """
+    known = tf.get_static_value(fixed)
+    if known is not None and known >= target:
+        raise ValueError(
+            f"`{name}` must be above what is spent with all blocks "
+            f"skipped, {known:.3f} of the multiply-adds. "
+            f"Received: {name}={target}"
+        )
 
 
 def distillation_loss(

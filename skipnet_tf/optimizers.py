@@ -3,6 +3,8 @@
 import keras
 import tensorflow as tf
 
+_GATE = "_gate/"  # in the path of every weight of a gate
+
 
 @keras.saving.register_keras_serializable(package="skipnet_tf")
 class SGD(keras.optimizers.SGD):
@@ -11,7 +13,8 @@ class SGD(keras.optimizers.SGD):
     `g + l2 * w` enters the momentum, as in PyTorch's SGD that the published
     code used. The `weight_decay` of Keras optimizers is decoupled: it shrinks
     the weight beside the momentum, which is another method. All weights are
-    regularised, those of gates and normalisation too, as published.
+    regularised, those of normalisation too, and, unless `gate_l2` says
+    otherwise, those of gates, as published.
 
     With `use_ema` the optimizer also keeps a moving average of each weight,
     `average = ema_momentum * average + (1 - ema_momentum) * weight` after
@@ -31,9 +34,13 @@ class SGD(keras.optimizers.SGD):
         use_ema: Bool, keep moving averages. Defaults to `False`.
         ema_momentum: Float in [0, 1], share of an average that a step keeps.
             Defaults to `0.999`.
+        gate_rate: Float, at least 0, learning rate of the gates relative to
+            that of all other weights. Defaults to `1.0`.
+        gate_l2: Optional float, at least 0, `l2` of the gates. Defaults to
+            `None`, as all other weights.
 
     Raises:
-        ValueError: If `l2` or `ema_momentum` is out of range.
+        ValueError: If a number is out of range.
     """
 
     def __init__(
@@ -45,6 +52,8 @@ class SGD(keras.optimizers.SGD):
         name="SGD",
         use_ema=False,
         ema_momentum=0.999,
+        gate_rate=1.0,
+        gate_l2=None,
     ):
         super().__init__(
             learning_rate=learning_rate,
@@ -54,13 +63,33 @@ class SGD(keras.optimizers.SGD):
             use_ema=use_ema,
             ema_momentum=ema_momentum,
         )
-        if l2 < 0:
-            raise ValueError(f"`l2` must be at least 0. Received: l2={l2}")
+        for argument, value in (
+            ("l2", l2),
+            ("gate_rate", gate_rate),
+            ("gate_l2", gate_l2),
+        ):
+            if value is not None and value < 0:
+                raise ValueError(
+                    f"`{argument}` must be at least 0. "
+                    f"Received: {argument}={value}"
+                )
         self.l2 = l2
+        self.gate_rate = gate_rate
+        self.gate_l2 = gate_l2
+
+    def build(self, variables):
+        """Makes the momenta, see `keras.optimizers.Optimizer`."""
+        super().build(variables)
+        # Updates see variables of TensorFlow, which have no path.
+        self._of_gate = [_GATE in variable.path for variable in variables]
 
     def update_step(self, gradient, variable, learning_rate):
         """One step of one variable, see `keras.optimizers.Optimizer`."""
-        gradient = gradient + self.l2 * keras.ops.cast(variable, gradient.dtype)
+        l2 = self.l2
+        if self._of_gate[self._get_variable_index(variable)]:
+            learning_rate = learning_rate * self.gate_rate
+            l2 = l2 if self.gate_l2 is None else self.gate_l2
+        gradient = gradient + l2 * keras.ops.cast(variable, gradient.dtype)
         super().update_step(gradient, variable, learning_rate)
 
     def finalize_variable_values(self, var_list):
@@ -77,7 +106,12 @@ class SGD(keras.optimizers.SGD):
             "use_ema",
             "ema_momentum",
         )
-        return {**{name: config[name] for name in names}, "l2": self.l2}
+        return {
+            **{name: config[name] for name in names},
+            "l2": self.l2,
+            "gate_rate": self.gate_rate,
+            "gate_l2": self.gate_l2,
+        }
 
 
 def averages(model: keras.Model) -> bool:

@@ -16,6 +16,7 @@ from skipnet_tf import objectives
 from skipnet_tf import policy
 from skipnet_tf import schedules
 from skipnet_tf.stages import Stage
+from skipnet_tf.stages import mean_over_replicas
 
 
 class GumbelStage(Stage):
@@ -152,13 +153,7 @@ class Budget(GumbelStage):
 
     def policy_terms(self, routed, cross_entropy, step, seed):
         fixed = routed["fixed_share"]
-        known = tf.get_static_value(fixed)  # not where sizes vary
-        if known is not None and known >= self.target:
-            raise ValueError(
-                "`target` must be above what is spent with all blocks "
-                f"skipped, {known:.3f} of the multiply-adds. "
-                f"Received: target={self.target}"
-            )
+        objectives.check_affordable("target", self.target, fixed)
         loss = objectives.budget_loss(
             _rates(routed["gates"]),
             self.target,
@@ -178,11 +173,6 @@ def _is_number(value):
 
 def _rates(gates):
     """Share of images that run each block, over all replicas."""
-    rates = tf.reduce_mean(gates, axis=0)
-    context = tf.distribute.get_replica_context()
-    replicas = context.num_replicas_in_sync
-    if replicas == 1:
-        return rates
     # The square of a mean is not the mean of squares: each replica for itself
     # would be punished for the chance of its few images.
-    return context.all_reduce(tf.distribute.ReduceOp.SUM, rates) / replicas
+    return mean_over_replicas(tf.reduce_mean(gates, axis=0))

@@ -40,14 +40,35 @@ class Sampled:
 
     Args:
         seed: Int32 tensor `(2,)`: equal seeds draw equal decisions.
+        min_probability: Float in [0, 0.5), see `bounded`. Defaults to `0.0`.
     """
 
     seed: tf.Tensor
+    min_probability: float = 0.0
 
     def __call__(self, logits: tf.Tensor, gate: int) -> tf.Tensor:
         seed = tf.random.experimental.stateless_fold_in(self.seed, gate)
+        logits = bounded(logits, self.min_probability)
         bernoulli = tfp.distributions.Bernoulli(logits, dtype=tf.float32)
         return tf.stop_gradient(bernoulli.sample(seed=seed))
+
+
+def bounded(logits: tf.Tensor, min_probability: float) -> tf.Tensor:
+    """Log-odds of `m + (1 - 2m) * p`, which leave every decision a chance.
+
+    Args:
+        logits: Float tensor, log-odds of p.
+        min_probability: Float m in [0, 0.5).
+
+    Returns:
+        Float tensor of the same shape.
+    """
+    if not min_probability:
+        return logits
+    spread = 1.0 - 2.0 * min_probability
+    runs = min_probability + spread * tf.sigmoid(logits)
+    skips = min_probability + spread * tf.sigmoid(-logits)
+    return tf.math.log(runs) - tf.math.log(skips)
 
 
 @dataclasses.dataclass(frozen=True)

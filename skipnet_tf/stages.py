@@ -10,8 +10,6 @@ import numbers
 import keras
 import tensorflow as tf
 
-from skipnet_tf import objectives
-from skipnet_tf import ops
 from skipnet_tf import policy
 
 # Decisions of the random baseline at inference; any constant would do.
@@ -29,12 +27,23 @@ class Stage:
     # Names of the hyper-parameters; set by `_set_hyperparameters`.
     hyperparameters: tuple[str, ...] = ()
     samples = False  # Is the sampled policy validated too?
+    self_critical = False  # Is the thresholded policy run in training too?
     supervises = True  # Is the loss of the prediction differentiated?
     # How blocks obey decisions in training, see `blocks.GatedBlock`.
     execution = "masked"
 
     def __init__(self, seed: int = 0):
         self.seed = seed
+        self.state = []
+
+    def build(self, gates: int) -> None:
+        """Makes the variables of `state`, which training steps change.
+
+        Called by `compile`.
+
+        Args:
+            gates: Positive int, number of gates.
+        """
 
     def policy(self, seed):
         """The policy of one training step on one replica."""
@@ -48,8 +57,10 @@ class Stage:
         """What the stage adds to the loss, and metrics to log with it.
 
         Args:
-            routed: What `SkipNet.route` returns, and `fixed_share` and
-                `block_shares`, see `StagedClassifier`.
+            routed: What `SkipNet.route` returns, and `fixed_share`,
+                `block_shares` and, if the stage is `self_critical`,
+                `reference_gates` and `reference_loss`, see
+                `StagedClassifier`.
             cross_entropy: Float tensor `(batch,)`, in nats.
             step: Int64 scalar, the training step.
             seed: Int32 tensor `(2,)`, the seed that `policy` was given.
@@ -71,9 +82,9 @@ class Stage:
 
     @property
     def variables(self) -> list[tf.Variable]:
-        """The hyper-parameters that are variables."""
+        """What a checkpoint keeps: hyper-parameters and `state`."""
         values = (getattr(self, name) for name in self.hyperparameters)
-        return [value for value in values if not callable(value)]
+        return [value for value in values if not callable(value)] + self.state
 
     def _set_hyperparameters(self, **values):
         self.hyperparameters = tuple(values)
@@ -81,13 +92,8 @@ class Stage:
             if isinstance(value, dict):
                 value = keras.saving.deserialize_keras_object(value)
             if not callable(value):
-                _check_number(name, value)
-                value = tf.Variable(
-                    float(value),
-                    trainable=False,
-                    name=name,
-                    aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
-                )
+                check_number(name, value)
+                value = variable(float(value), name)
             setattr(self, name, value)
 
     def step_seed(self, step, replica):
@@ -113,7 +119,27 @@ class Stage:
         return cls(**config)
 
 
-def _check_number(name, value, low=0.0):
+def variable(value, name: str) -> tf.Variable:
+    """A variable that every replica sets to the same value."""
+    return tf.Variable(
+        value,
+        trainable=False,
+        name=name,
+        aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
+    )
+
+
+def mean_over_replicas(values: tf.Tensor) -> tf.Tensor:
+    """The mean of what each replica of a training step holds."""
+    context = tf.distribute.get_replica_context()
+    replicas = context.num_replicas_in_sync
+    if replicas == 1:
+        return values
+    return context.all_reduce(tf.distribute.ReduceOp.SUM, values) / replicas
+
+
+def check_number(name: str, value, low: float = 0.0) -> None:
+    """Raises `ValueError` unless a hyper-parameter is a number from `low`."""
     if not isinstance(value, numbers.Real) or not math.isfinite(value):
         raise ValueError(
             f"`{name}` must be a number or a schedule. "
@@ -167,6 +193,21 @@ class Supervised(Stage):
             return policy.Soft()
         return policy.Random(self.skip_rate, seed, whole_batch=True)
 
+    def probes(self, images: tf.Tensor, seed) -> dict:
+        """Further routes that a training step tries, without gradients.
+
+        Args:
+            images: Int scalar, images of the replica's batch.
+            seed: Int32 tensor `(2,)`, the seed that `policy` was given.
+
+        Returns:
+            Dict from names to `(policy, first)`: how many of the first images
+            to route under which policy, in inference. `policy_terms` receives
+            each as a pair of gates `(first, gates)` and cross-entropy
+            `(first,)`, under its name.
+        """
+        return {}
+
     def inference_policy(self, threshold, images):
         if self.gating == "random":
             seed = tf.constant(_INFERENCE_SEED)
@@ -179,143 +220,3 @@ class Supervised(Stage):
             "gating": self.gating,
             "skip_rate": self.skip_rate,
         }
-
-
-@keras.saving.register_keras_serializable(package="skipnet_tf")
-class HybridReinforce(Stage):
-    """Hybrid reinforcement learning (HRL, Sec. 3.2 and 3.3, Eq. 5 and 6).
-
-    Decisions are sampled; the network learns from the cross-entropy of the
-    sampled path, the gates from REINFORCE:
-    `loss = L + rl_weight * policy_gradient_loss`. Every number may also be a
-    schedule, a callable of the training step.
-
-    Args:
-        alpha: Float, at least 0, price of computation: the reward of skipping
-            every block. Defaults to `0.1`, the published CIFAR value.
-        beta: Float, weight of the prediction loss in the reward, or
-            `"alpha/N"`, the paper's choice for ImageNet. Defaults to `1.0`.
-        gamma: Float in [0, 1], discount from gate to gate. Defaults to `1.0`.
-        rl_weight: Float, weight of the policy loss, a mean over images.
-            Defaults to `1.28`: the published 0.01 weighs a sum over 128.
-        costs: Optional sequence of N floats, relative cost C_i of each block.
-            Defaults to `None`, all equal as in the paper.
-        seed: Int, of the sampled decisions. Defaults to `0`.
-        execution: `"masked"`, every block is computed for every image, or
-            `"conditional"`, a skipped block costs neither forward nor
-            backward, and batch statistics come from the images that run it.
-            XLA and several replicas, whose statistics are synchronised, fall
-            back to `"masked"`. Defaults to `"masked"`, as published.
-
-    Raises:
-        ValueError: If a number is out of range or `execution` is unknown.
-
-    Reference:
-        - [Wang et al., 2018](https://arxiv.org/abs/1711.09485), Eq. 5, 6
-    """
-
-    samples = True
-
-    def __init__(
-        self,
-        alpha=0.1,
-        beta=1.0,
-        gamma=1.0,
-        rl_weight=1.28,
-        costs=None,
-        seed: int = 0,
-        execution: str = "masked",
-    ):
-        super().__init__(seed)
-        self.execution = ops.check_execution(execution)
-        values = {"alpha": alpha, "gamma": gamma, "rl_weight": rl_weight}
-        if isinstance(gamma, numbers.Real) and gamma > 1:
-            raise ValueError(
-                f"`gamma` must be at most 1. Received: gamma={gamma}"
-            )
-        if isinstance(beta, str):
-            if beta != "alpha/N":
-                raise ValueError(
-                    '`beta` must be a number or "alpha/N". '
-                    f"Received: beta={beta!r}"
-                )
-            self.beta = beta
-        else:
-            values["beta"] = beta
-        self._set_hyperparameters(**values)
-        self.costs = None if costs is None else [float(c) for c in costs]
-        if self.costs is not None and min(self.costs) <= 0:
-            raise ValueError(f"`costs` must be positive. Received: {costs}")
-
-    def policy(self, seed):
-        return policy.Sampled(seed)
-
-    def policy_terms(self, routed, cross_entropy, step, seed):
-        rewards = objectives.returns(
-            routed["gates"],
-            cross_entropy,
-            alpha=self.value("alpha", step),
-            beta=self.beta_value(routed["gates"], step),
-            gamma=self.value("gamma", step),
-            costs=self.costs,
-        )
-        loss = objectives.policy_gradient_loss(
-            routed["gate_logits"], routed["gates"], rewards
-        )
-        reward = tf.reduce_mean(rewards[:, 0])
-        return {"policy_loss": loss, "mean_reward": reward}
-
-    def beta_value(self, gates, step):
-        """Weight of the prediction loss in the reward, a scalar."""
-        if isinstance(self.beta, str):
-            return self.value("alpha", step) / gates.shape[1]
-        return self.value("beta", step)
-
-    def total(self, supervised, policy_loss, step):
-        return supervised + self.value("rl_weight", step) * policy_loss
-
-    def get_config(self):
-        return {
-            "beta": self.beta,
-            **super().get_config(),
-            "costs": self.costs,
-            "execution": self.execution,
-        }
-
-
-@keras.saving.register_keras_serializable(package="skipnet_tf")
-class Reinforce(HybridReinforce):
-    """Pure reinforcement learning, the paper's baseline "RL" (Sec. 4.3).
-
-    No gradient of the cross-entropy: the class prediction is one more sampled
-    action, rewarded with minus the loss, like every gate. The paper reports
-    about 10 % accuracy on CIFAR-10, which is chance.
-
-    Args:
-        alpha: See `HybridReinforce`. Defaults to `0.1`.
-        beta: See `HybridReinforce`. Defaults to `1.0`.
-        gamma: See `HybridReinforce`. Defaults to `1.0`.
-        rl_weight: See `HybridReinforce`. Defaults to `1.28`.
-        costs: See `HybridReinforce`. Defaults to `None`.
-        seed: Int, of the sampled decisions. Defaults to `0`.
-        execution: See `HybridReinforce`. Defaults to `"masked"`.
-    """
-
-    supervises = False
-
-    def policy_terms(self, routed, cross_entropy, step, seed):
-        terms = super().policy_terms(routed, cross_entropy, step, seed)
-        gates, logits = routed["gates"], routed["logits"]
-        # The prediction is action N + 1; gate indices stop at N.
-        classes = tf.random.stateless_categorical(
-            logits,
-            1,
-            tf.random.experimental.stateless_fold_in(seed, gates.shape[1] + 1),
-            dtype=tf.int32,
-        )[:, 0]
-        reward = -self.beta_value(gates, step) * cross_entropy
-        loss = objectives.class_action_loss(logits, classes, reward)
-        return {**terms, "policy_loss": terms["policy_loss"] + loss}
-
-    def total(self, supervised, policy_loss, step):
-        return self.value("rl_weight", step) * policy_loss

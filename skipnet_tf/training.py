@@ -27,6 +27,7 @@ class StagedClassifier(Classifier):
 
     def __init__(self, gates: int, name: str | None = None, dtype=None):
         super().__init__(name=name, dtype=dtype)
+        self.gate_count = gates
         self.route_metrics = metrics_module.RouteMetrics(gates)
         self._tracked_metrics = self.route_metrics.all()
         self.stage = Supervised()
@@ -45,6 +46,7 @@ class StagedClassifier(Classifier):
                 "which differentiates no loss of the prediction. "
                 f"Received: stage={stage!r}"
             )
+        stage.build(self.gate_count)
         self.stage = stage
         self.training_execution = self._possible(stage.execution, jit_compile)
         return stage
@@ -78,7 +80,11 @@ class StagedClassifier(Classifier):
             images, labels, routed["logits"], weights, training=True
         )
         terms = self.stage.policy_terms(
-            {**routed, **self._shares(images)},
+            {
+                **routed,
+                **self._shares(images),
+                **self._reference(images, labels),
+            },
             self._per_image(labels, routed["logits"]),
             step,
             seed,
@@ -104,6 +110,22 @@ class StagedClassifier(Classifier):
             "block_shares": tf.cast(tf.stack(shares), tf.float32),
         }
 
+    def _reference(self, images, labels):
+        """What the thresholded policy would do, for a self-critical stage.
+
+        `reference_gates` `(batch, gates)` and `reference_loss` `(batch,)`, of
+        inference: it updates no statistics.
+        """
+        if not self.stage.self_critical:
+            return {}
+        policy = self.stage.inference_policy(self.threshold, images)
+        routed = self.route_with(images, policy, training=False)
+        loss = self._per_image(labels, routed["logits"])
+        return {
+            "reference_gates": tf.stop_gradient(routed["gates"]),
+            "reference_loss": tf.stop_gradient(loss),
+        }
+
     def test_step(self, data):
         """Logs of a batch in validation; nothing crosses replicas."""
         batch = images, labels, weights = keras.utils.unpack_x_y_sample_weight(
@@ -115,6 +137,7 @@ class StagedClassifier(Classifier):
             images, labels, routed["logits"], weights, training=False
         )
         fed = {"executed_blocks", "multiply_adds"}
+        fed |= self.route_metrics.update_validation(routed)
         logs = self._report(batch, loss * replicas, routed, fed)
         if not self.stage.samples:
             return logs

@@ -5,6 +5,7 @@ import csv
 import html.parser
 import json
 import os
+import random
 import re
 import shutil
 import subprocess
@@ -22,7 +23,9 @@ from skipnet_tf import data
 from skipnet_tf import evaluation
 from skipnet_tf import flops
 from skipnet_tf.analysis import __main__ as command
+from skipnet_tf.analysis import exhibits
 from skipnet_tf.analysis import plots
+from skipnet_tf.analysis import report as pages
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 SPLIT = "test[:40]"
@@ -55,41 +58,65 @@ def batches():
 @pytest.fixture(scope="module")
 def divided():
     """A SkipNet that runs each block for some of the digits."""
+    random.seed(0)  # Keras draws from it; tests seed it after this
     model = cases.skipnet("pool", num_classes=10)
     images, _ = next(iter(batches()))
     return cases.divide_opinions(model, images)
 
 
-@pytest.fixture(scope="module")
-def workdir(divided, tmp_path_factory):
+def write_run(folder, models, summaries):
     """What a trainer leaves behind."""
-    folder = tmp_path_factory.mktemp("run")
-    stages = {}
-    dense = skipnet_tf.ResNet((2, 2), (4, 8), num_classes=10)
-    for name, model in (("base", dense), ("sp", divided), ("hrl", divided)):
-        (folder / name).mkdir()
+    for name, model in models.items():
+        (folder / name).mkdir(parents=True)
         model.save(folder / name / "model.keras")
         log = "epoch,val_accuracy,val_executed_blocks\n1,0.5,1.0\n2,0.9,0.6\n"
         (folder / name / "log.csv").write_text(log)
-        count = flops.count(model, (8, 8, 3)).dense
-        found = evaluation.summary(evaluation.collect(model, batches()), count)
-        stages[name] = {"validation": found}
     result = {
         "dataset": "digits",
         "data_dir": None,
         "validation_split": SPLIT,
         "test_split": "",
-        "stages": stages,
+        "stages": {name: {"validation": summaries[name]} for name in models},
     }
     (folder / "result.json").write_text(json.dumps(result))
     return str(folder)
 
 
 @pytest.fixture(scope="module")
+def dense():
+    return skipnet_tf.ResNet((2, 2), (4, 8), num_classes=10)
+
+
+@pytest.fixture(scope="module")
+def summaries(divided, dense):
+    macs = flops.count(dense, (8, 8, 3)).total
+    found = evaluation.summary(evaluation.collect(divided, batches()), macs)
+    whole = {"macs": macs, "macs_fraction": 1.0, "executed_blocks": 1.0}
+    whole |= {"accuracy": 0.5, "distinct_paths": 1}
+    return {"base": found | whole, "hrl": found}
+
+
+@pytest.fixture(scope="module")
+def workdir(divided, dense, summaries, tmp_path_factory):
+    models = {"base": dense, "hrl": divided}
+    return write_run(tmp_path_factory.mktemp("run"), models, summaries)
+
+
+DRAWN = ("accuracy_against_compute", "easiest_and_hardest")
+
+
+@pytest.fixture(scope="module")
 def report(workdir, tmp_path_factory):
-    """The folder of the report of that run."""
+    """The folder of the report of that run, with two of its pictures."""
     out = tmp_path_factory.mktemp("report") / "new"
-    analysis.draw_all(workdir, str(out))
+    draw = pages._write_pictures
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            pages,
+            "_write_pictures",
+            lambda out, shown: draw(out, shown) if shown.name in DRAWN else "",
+        )
+        analysis.draw_all(workdir, str(out))
     return out
 
 
@@ -98,29 +125,21 @@ def rows_of(report, name):
         return list(csv.DictReader(file))
 
 
-def test_a_run_gives_pictures_that_are_not_empty(report):
-    for name in (
-        "accuracy_against_compute",
-        "skip_rate_per_block",
-        "easiest_and_hardest",
-        "training_curves",
-    ):
+def test_pictures_are_not_empty_and_inside_the_page(report):
+    page = Page((report / "report.html").read_text())
+    assert "script" not in page.tags and "link" not in page.tags
+    inside = []
+    for source in page.images:
+        kind, content = source.split(",", 1)
+        assert kind == "data:image/svg+xml;base64"
+        inside.append(base64.b64decode(content))
+    assert inside == [(report / f"{name}.svg").read_bytes() for name in DRAWN]
+    for name, drawn in zip(DRAWN, inside):
+        assert ElementTree.fromstring(drawn).tag.endswith("svg")
         picture = tf.io.decode_png((report / f"{name}.png").read_bytes())
         height, width = picture.shape[:2]
         assert height >= 500 and width >= 900
         assert len(np.unique(picture)) > 10, f"{name} is empty"
-    for svg in report.glob("*.svg"):
-        assert ElementTree.parse(svg).getroot().tag.endswith("svg")
-
-
-def test_every_picture_is_inside_the_page(report):
-    page = Page((report / "report.html").read_text())
-    assert len(page.images) == len(list(report.glob("*.png"))) > 8
-    for source in page.images:
-        kind, content = source.split(",", 1)
-        assert kind == "data:image/svg+xml;base64"
-        ElementTree.fromstring(base64.b64decode(content))
-    assert "script" not in page.tags and "link" not in page.tags
 
 
 def test_links_of_the_page_lead_somewhere(report):
@@ -132,19 +151,67 @@ def test_links_of_the_page_lead_somewhere(report):
     assert files and all((report / link).stat().st_size for link in files)
 
 
-def test_the_numbers_of_the_page_follow_from_the_data(report):
+def test_the_numbers_of_the_page_follow_from_the_data(report, summaries):
     page = (report / "report.html").read_text()
     images = rows_of(report, "images_hrl")
     right = np.mean([row["label"] == row["prediction"] for row in images])
     spent = np.mean([int(row["macs"]) for row in images])
-    model = skipnet_tf.ResNet((2, 2), (4, 8), num_classes=10)
-    share = spent / flops.count(model, (8, 8, 3)).total
+    share = spent / summaries["base"]["macs"]
     assert (
         f"hrl spends {100 * share:.1f} % of the dense network&#x27;s "
         f"multiply-adds at {100 * right:.2f} % accuracy"
     ) in page
-    paths = len({row["gates"] for row in images})
-    assert paths > 1 and f"take {paths} distinct paths" in page
+    paths = [row["gates"] for row in images]
+    most = max(paths.count(path) for path in paths)
+    assert f"take {len(set(paths))} distinct paths" in page
+    assert f"{100 * most / len(paths):.0f} % take the commonest" in page
+
+
+def test_an_image_on_its_own_path_costs_what_it_costs_others(report):
+    own, other, *_ = rows_of(report, "own_paths")
+    images = rows_of(report, "images_hrl")
+    assert own["macs"] == other["macs"]
+    spent = np.mean([int(row["macs"]) for row in images])
+    assert float(own["macs"]) == pytest.approx(spent)
+    changed = rows_of(report, "changed_predictions")
+    skipping = {row["image"]: row["skipping"] for row in changed}
+    for row in images:
+        assert (
+            skipping.get(row["image"], row["prediction"]) == row["prediction"]
+        )
+
+
+def test_claims_are_told_with_a_verdict_and_numbers(report):
+    claims = {row["text"]: row for row in rows_of(report, "claims")}
+    (scale,) = [row for text, row in claims.items() if "scale 2 " in text]
+    moved = {scale: [] for scale in ("1.0", "2.0")}
+    for row in rows_of(report, "input_scales"):
+        moved.get(row["scale"], []).append(int(row["blocks"]))
+    gain = np.subtract(moved["2.0"], moved["1.0"])
+    assert scale["numbers"].startswith(f"{gain.mean():+.2f} blocks")
+    error = 1.96 * gain.std(ddof=1) / np.sqrt(len(gain))
+    expected = "cannot be told"
+    if abs(gain.mean()) > error:
+        expected = "holds" if gain.mean() > 0 else "does not hold"
+    assert scale["verdict"] == expected
+    assert scale["verdict"] in (report / "report.html").read_text()
+
+
+def test_a_run_without_gates_shows_what_needs_none(
+    dense, summaries, tmp_path, capsys
+):
+    workdir = write_run(tmp_path / "run", {"base": dense}, summaries)
+    out = tmp_path / "out"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pages, "_write_pictures", lambda *arguments: "")
+        page = Page(open(analysis.draw_all(workdir, str(out))).read())
+    assert page.ids == ["stages", "training_curves", "dense_accuracies"] + [
+        "datasets"
+    ]
+    text = (out / "report.html").read_text()
+    assert "(Fig. 8): no finished stage has gates." in text
+    assert "trained through base. After base it is right" in text
+    assert rows_of(out, "stages")[0]["accuracy"] == "0.5"
 
 
 def test_the_skip_rates_in_the_data_are_those_of_the_images(report):
@@ -163,10 +230,33 @@ def test_what_is_left_out_is_named_with_the_reason(report):
     assert not (report / "data" / "learners.csv").exists()
 
 
+def test_random_decisions_say_nothing_about_images(divided, tmp_path):
+    (tmp_path / "sp").mkdir()
+    settings = json.dumps({"gating": "random"})
+    (tmp_path / "sp" / "settings.json").write_text(settings)
+    run = evaluation.Run(str(tmp_path), "digits", None, SPLIT, {})
+    routes = evaluation.collect(divided, batches())
+    study = exhibits.Study(run, {"sp": divided}, {"sp": routes})
+    for make in (
+        analysis.run_exhibits.threshold_knob,
+        analysis.image_exhibits.image_statistics,
+        analysis.image_exhibits.input_scales,
+        analysis.class_exhibits.class_difficulty,
+        analysis.path_exhibits.own_paths,
+    ):
+        with pytest.raises(exhibits.LeftOut, match="at random"):
+            make(study)
+    (stage,) = exhibits.stages(study).data["stages"]
+    assert stage["distinct_paths"] > 1 and stage["input_dependent"] is None
+    shown = analysis.run_exhibits.skip_rate_per_block(study)
+    assert shown.figure is not None and not shown.claims
+
+
 def test_runs_side_by_side(workdir, tmp_path):
     analysis.compare([workdir, workdir], str(tmp_path / "out"))
     rows = rows_of(tmp_path / "out", "side_by_side")
-    assert [row["stage"] for row in rows] == ["base", "sp", "hrl"] * 2
+    assert [row["stage"] for row in rows] == ["base", "hrl"] * 2
+    assert {row["run"] for row in rows} == {workdir}
     assert (tmp_path / "out" / "side_by_side.png").exists()
 
 
@@ -232,7 +322,9 @@ def test_the_export_script_takes_the_last_stage_of_a_run(workdir, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("chromium"), reason="no browser")
-def test_a_browser_draws_the_report(report, tmp_path):
+def test_a_browser_draws_the_report(workdir, tmp_path):
+    report = tmp_path / "report"
+    analysis.draw_all(workdir, str(report))
     script = """<script>addEventListener("load", () => {
         document.title = [...document.images].map(i => i.naturalWidth).join();
     })</script></head>"""
@@ -254,5 +346,5 @@ def test_a_browser_draws_the_report(report, tmp_path):
     )
     assert ":CONSOLE" not in done.stderr
     widths = re.search("<title>(.*?)</title>", done.stdout)[1].split(",")
-    assert len(widths) == len(list(report.glob("*.png")))
+    assert len(widths) == len(list(report.glob("*.png"))) > 8
     assert all(int(width) > 0 for width in widths)

@@ -12,6 +12,7 @@ import skipnet_tf
 from skipnet_tf import callbacks
 from skipnet_tf import checkpoints
 from skipnet_tf import experiment
+from skipnet_tf import logs
 
 
 def test_checkpoints_are_saved_when_steps_executed_together_pass_them():
@@ -40,7 +41,7 @@ def compiled():
 
 
 def test_a_resumed_log_replaces_the_epochs_that_are_run_again(tmp_path):
-    log = callbacks.CsvLog(str(tmp_path / "log.csv"), callbacks.Steps())
+    log = logs.CsvLog(str(tmp_path / "log.csv"), callbacks.Steps())
     log.set_model(compiled())
     for epoch, loss in ((0, 3.0), (1, 2.0), (2, 1.0), (1, 2.5)):
         log.on_epoch_end(epoch, {"loss": loss})
@@ -53,7 +54,7 @@ def test_a_resumed_log_replaces_the_epochs_that_are_run_again(tmp_path):
 
 
 def test_the_picture_has_a_row_an_epoch_and_a_column_a_block():
-    pixels = callbacks._picture(np.array([[0.0, 1.0, 0.5], [1.0, 0.0, 0.0]]))
+    pixels = logs._picture(np.array([[0.0, 1.0, 0.5], [1.0, 0.0, 0.0]]))
     assert pixels.shape == (1, 16, 24, 1)
     assert pixels[0, 0, 0, 0] == 0
     assert pixels[0, 7, 8, 0] == 255

@@ -63,17 +63,33 @@ def test_rank_correlation_is_that_of_scipy():
     assert np.isnan(findings.spearman(first, np.ones(30)))
 
 
-def test_classes_that_are_right_more_often_skip_more():
-    labels = np.repeat([0, 1, 2], 50)
-    right = np.tile(np.arange(50), 3) < np.repeat([10, 25, 40], 50)
-    skipped = labels * 3 + np.tile([0, 1], 75)
-    found = findings.class_correlation(labels, right, skipped)
-    assert found["rho"] == 1.0
-    assert 0.5 <= found["low"] <= found["high"] == 1.0
-    found = findings.class_correlation(labels, right, -skipped)
-    assert found["rho"] == -1.0
-    found = findings.class_correlation(labels, right, np.ones(150))
-    assert np.isnan(found["rho"]) and np.isnan(found["low"])
+def test_interval_of_a_rank_correlation_by_hand():
+    first = np.array([1, 2, 3, 4, 5, 6, 7])
+    found = findings.rank_correlation(first, np.array([2, 1, 4, 3, 6, 5, 7]))
+    # Of seven with three neighbours swapped: 1 - 6 * 6 / (7 * 48).
+    rho = 1 - 36 / 336
+    margin = 1.96 * np.sqrt((1 + rho**2 / 2) / 4)
+    assert found["rho"] == pytest.approx(rho)
+    assert found["low"] == pytest.approx(
+        np.tanh(np.arctanh(rho) - margin), 1e-3
+    )
+    assert found["high"] == pytest.approx(
+        np.tanh(np.arctanh(rho) + margin), 1e-3
+    )
+    # Few classes prove little, in perfect order, too.
+    perfect = findings.rank_correlation(first[:4], -first[:4])
+    assert perfect["rho"] == perfect["low"] == -1 and perfect["high"] > 0
+    assert findings.rank_correlation(first, first)["low"] > 0
+    assert np.isnan(findings.rank_correlation(first, np.ones(7))["low"])
+    assert np.isnan(findings.rank_correlation(first[:3], first[:3])["rho"])
+
+
+def test_interval_of_a_mean_by_hand():
+    low, mean, high = findings.mean_interval(np.array([1.0, 2.0, 3.0]))
+    assert mean == 2.0
+    assert high - mean == pytest.approx(1.96 / np.sqrt(3), abs=1e-3)
+    assert mean - low == pytest.approx(high - mean)
+    assert findings.mean_interval(np.array([5])) == (5, 5, 5)
 
 
 def test_a_line_through_points_on_it():

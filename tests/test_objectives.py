@@ -90,6 +90,17 @@ def test_returns_refuse_an_unknown_beta():
         objectives.returns(_GATES, _LOSS, 1.0, beta="alpha")
 
 
+def test_entropy_is_a_mean_over_images_of_sums_over_gates():
+    # log 2 where p is 0.5, 0.562335 nats where it is 0.75 or 0.25, 0 where a
+    # gate is sure.
+    logits = tf.math.log([[1.0, 3.0], [1 / 3, 1e30]])
+    entropy = objectives.entropy(logits)
+    expected = (0.693147 + 0.562335 + 0.562335) / 2
+    np.testing.assert_allclose(entropy, expected, rtol=1e-5)
+    with pytest.raises(ValueError, match="`gate_logits`"):
+        objectives.entropy(logits[0])
+
+
 def test_the_policy_loss_is_a_mean_over_images_of_sums_over_gates():
     # p = 0.75 where the logit is log 3. Surprise: -log 0.75 = 0.287682 of
     # running, -log 0.25 = 1.386294 of skipping, times the returns 2 and 4.

@@ -5,8 +5,10 @@ from contextlib import nullcontext
 import keras
 import numpy as np
 import pytest
+from cases import skipnet
 from cases import two_replicas
 
+import skipnet_tf
 from skipnet_tf import optimizers
 from skipnet_tf import schedules
 
@@ -39,9 +41,39 @@ def test_the_defaults_are_the_papers():
     assert config["nesterov"] is False
 
 
-def test_a_negative_l2_is_refused():
-    with pytest.raises(ValueError, match="`l2`.*Received: l2=-1"):
-        optimizers.SGD(l2=-1.0)
+@pytest.mark.parametrize("argument", ["l2", "gate_rate", "gate_l2"])
+def test_negative_numbers_are_refused(argument):
+    with pytest.raises(ValueError, match=f"`{argument}`.*d: {argument}=-1"):
+        optimizers.SGD(**{argument: -1.0})
+
+
+def test_gates_have_a_learning_rate_and_a_regularisation_of_their_own():
+    with keras.name_scope("block1_gate"):
+        gate = keras.Variable([1.0])
+    weight = keras.Variable([1.0])
+    optimizer = optimizers.SGD(0.2, l2=0.1, gate_rate=0.5, gate_l2=0.0)
+    gradient = np.array([0.5], "float32")
+    optimizer.apply([gradient, gradient], [gate, weight])
+    # 1 - 0.2 * 0.5 * 0.5, and 1 - 0.2 * (0.5 + 0.1).
+    np.testing.assert_allclose(gate, [0.95], rtol=1e-6)
+    np.testing.assert_allclose(weight, [0.88], rtol=1e-6)
+
+
+@pytest.mark.parametrize("gate", skipnet_tf.skipnet.GATES)
+def test_all_weights_of_gates_are_found(gate):
+    model = skipnet(gate=gate)
+    optimizer = optimizers.SGD(0.1, l2=0.0, gate_rate=0.0)
+    before = [weight.numpy() for weight in model.trainable_variables]
+    ones = [np.ones_like(weight) for weight in before]
+    optimizer.apply(ones, model.trainable_variables)
+    of_gates = {
+        id(weight)
+        for each in model.gates
+        for weight in each.trainable_variables
+    }
+    for weight, old in zip(model.trainable_variables, before, strict=True):
+        stays = np.array_equal(weight, old)
+        assert stays == (id(weight) in of_gates), weight.path
 
 
 def test_optimizers_survive_serialisation():
@@ -53,6 +85,8 @@ def test_optimizers_survive_serialisation():
         l2=0.25,
         use_ema=True,
         ema_momentum=0.75,
+        gate_rate=0.5,
+        gate_l2=0.0,
     )
     again = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
     assert type(again) is optimizers.SGD

@@ -51,6 +51,18 @@ def test_equal_seeds_draw_equally_and_others_differently(make):
     assert not np.array_equal(make(_SEED + 1)(logits, 0), first)
 
 
+def test_bounds_leave_either_decision_a_chance():
+    # 0.1 + 0.8 * 0.2 = 0.26, and limits of 0.1 and 0.9.
+    logits = tf.constant([np.log(0.25), -100.0, 100.0], tf.float32)
+    bounded = policy.bounded(logits, 0.1)
+    expected = np.log([0.26 / 0.74, 0.1 / 0.9, 0.9 / 0.1])
+    np.testing.assert_allclose(bounded, expected, rtol=1e-5)
+    assert policy.bounded(logits, 0.0) is logits
+    decisions = policy.Sampled(_SEED, 0.1)(tf.fill([10_000], -100.0), 0)
+    # sqrt(10,000 * 0.1 * 0.9) = 30.
+    assert abs(decisions.numpy().sum() - 1_000) < 120
+
+
 def test_samples_carry_no_gradient():
     logits = tf.zeros([10])
     with tf.GradientTape() as tape:

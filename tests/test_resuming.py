@@ -29,6 +29,7 @@ ARGUMENTS = [
     "--deterministic",
     "--checkpoint_steps=4",
     "--alpha=1.0",
+    "--on_collapse=ignore",
 ]
 
 

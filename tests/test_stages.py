@@ -96,9 +96,6 @@ def test_hyperparameters_follow_a_schedule_of_the_step():
     stage = skipnet_tf.HybridReinforce(alpha=schedules.Ramp(0.0, 0.4, 4))
     values = [float(stage.value("alpha", step)) for step in (0, 1, 4, 9)]
     np.testing.assert_allclose(values, [0, 0.1, 0.4, 0.4], rtol=1e-6)
-    # The price is 0.2 / 2 gates.
-    beta = skipnet_tf.HybridReinforce(0.2, "alpha/N")
-    assert float(beta.beta_value(tf.ones((3, 2)), 0)) == pytest.approx(0.1)
 
 
 def test_seeds_differ_between_steps_replicas_and_runs():

@@ -114,6 +114,7 @@ def test_means_and_deviations_are_over_the_seeds_of_a_setting(tmp_path):
     assert rows[0]["accuracy_std"] == pytest.approx(0.04 / 2**0.5)
     assert rows[1]["accuracy_std"] is None
     lines = sweep_results.table(rows).splitlines()
+    assert len(set(map(len, lines))) == 1  # numbers end together
     assert "92.00 +- 2.83 %" in lines[1] and "60.0 +- 14.1 %" in lines[1]
     assert "80.00 %" in lines[2] and "+-" not in lines[2]
     sweep_results.write_csv(tmp_path / "sweep.csv", rows)

@@ -17,22 +17,23 @@ from skipnet_tf import training
 
 _ROUTE = {"executed_blocks", "multiply_adds"}
 _LOGGED = {"loss", "accuracy"} | _ROUTE
-_SAMPLED = {"policy_loss", "mean_reward"}
+_SAMPLED = {"policy_loss", "mean_reward", "price"}
+_VALIDATED = _LOGGED | {"distinct_paths", "input_dependent_gates"}
 
 
 @pytest.mark.parametrize(
     ("stage", "logged", "validated"),
     [
-        (skipnet_tf.Supervised(), _LOGGED, _LOGGED),
+        (skipnet_tf.Supervised(), _LOGGED, _VALIDATED),
         (
             skipnet_tf.HybridReinforce(),
             _LOGGED | _SAMPLED,
-            _LOGGED | {"sampled_accuracy"},
+            _VALIDATED | {"sampled_accuracy"},
         ),
         (
             skipnet_tf.Reinforce(),
             _LOGGED | _SAMPLED,
-            _LOGGED | {"sampled_accuracy"},
+            _VALIDATED | {"sampled_accuracy"},
         ),
     ],
 )

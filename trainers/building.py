@@ -24,7 +24,6 @@ _SKIPNETS = {
 # Stages that train the gates of a network that may be new.
 _EARLY = ("sp", "target_rate", "budget")
 _LATE = ("hrl", "rl")
-TAUGHT = (*_EARLY, "hrl")  # by --distill_from
 _CONSTANT_WARMUP = 0.01  # published
 _IMAGES_TO_MATCH = 256  # for statistics of imported shortcuts
 
@@ -44,11 +43,15 @@ def plan(stage: str, family: str, splits: experiment.Data) -> experiment.Plan:
         ValueError: If its length is given twice.
     """
     steps = _steps(stage, splits)
+    recalibrate = 0 if stage == "base" else flags.FLAGS.recalibrate
     return experiment.Plan(
         name=stage,
         steps=steps,
-        make=lambda: _compiled(stage, family, splits, steps),
+        make=lambda retreats: _compiled(
+            stage, family, splits, steps, 0.5**retreats
+        ),
         given=_given(stage),
+        recalibrate=recalibrate,
     )
 
 
@@ -66,20 +69,27 @@ def first_weights(stage: str) -> str | None:
     return os.path.join(values.workdir, before, "model.keras")
 
 
-def teacher_weights() -> str | None:
-    """The file of the network that `TAUGHT` stages learn from, or `None`."""
+def teacher_weights(stage: str) -> str | None:
+    """The file of the network that a stage learns from, or `None`."""
     values = flags.FLAGS
+    untaught = stage == "rl" or (stage == "base" and not values.distill_base)
+    if untaught:
+        return None
     if values.distill_from == "base":
         return os.path.join(values.workdir, "base", "model.keras")
     return values.distill_from
 
 
-def learning_rate(late: bool) -> float:
-    """The first learning rate: of hrl and rl, or of all others."""
+def learning_rate(stage: str) -> tuple[float, float]:
+    """The first learning rate of a stage, scaled and as it was given."""
     values = flags.FLAGS
-    rate = values.hrl_learning_rate if late else values.learning_rate
+    rate = values.learning_rate
+    if stage in _LATE:
+        rate = values.hrl_learning_rate
+    elif stage in _EARLY and values.sp_learning_rate is not None:
+        rate = values.sp_learning_rate
     meant_for = values.learning_rate_batch or values.batch_size
-    return rate * values.batch_size / meant_for
+    return rate * values.batch_size / meant_for, rate
 
 
 def _given(stage):
@@ -103,31 +113,35 @@ def _steps(stage, splits):
     return steps.value
 
 
-def _compiled(stage, family, splits, steps):
+def _compiled(stage, family, splits, steps, gentle):
     values, info = flags.FLAGS, splits.describe()
-    model = _network(stage, family, info)
+    model = _network(stage, family, info, values.depth)
     weights = first_weights(stage)
     if weights:
         new_classifier = values.new_classifier and _given(stage) is not None
-        checkpoints.load_weights(model, weights, new_classifier)
-    if _given(stage) and interop.has_identity_shortcuts(model):
-        skipnet_tf.match_shortcuts(model, _some_images(splits))
+        _load(model, weights, splits, new_classifier)
     compiled = {
-        "optimizer": _optimizer(stage, steps),
+        "optimizer": _optimizer(stage, steps, gentle),
         "loss": _loss(),
         "metrics": ["accuracy"],
         "jit_compile": values.jit_compile,
         "gradient_accumulation": values.gradient_accumulation,
     }
-    if stage in TAUGHT:
-        compiled["distillation"] = _distillation(family, info)
+    if teacher_weights(stage):
+        compiled["distillation"] = _distillation(stage, family, splits)
     if stage in _EARLY:
         compiled["stage"] = _early_stage(stage, steps)
     if stage in _LATE:
         model.sharpen(values.sharpen)
-        compiled["stage"] = _late_stage(stage, model, info)
+        compiled["stage"] = _late_stage(stage, model, info, steps, gentle)
     model.compile(**compiled)
     return model
+
+
+def _load(model, weights, splits, new_classifier=False):
+    checkpoints.load_weights(model, weights, new_classifier)
+    if interop.has_identity_shortcuts(model):
+        skipnet_tf.match_shortcuts(model, _some_images(splits))
 
 
 def _some_images(splits):
@@ -138,10 +152,10 @@ def _some_images(splits):
     return examples.get_single_element()[0]
 
 
-def _network(stage, family, info):
+def _network(stage, family, info, depth):
     values = flags.FLAGS
     arguments = {
-        "depth": values.depth,
+        "depth": depth,
         "num_classes": info.num_classes,
         "input_shape": tuple(info.image_shape),
     }
@@ -161,12 +175,11 @@ def _loss():
     return skipnet_tf.losses.SmoothedCrossEntropy(smoothing)
 
 
-def _distillation(family, info):
+def _distillation(stage, family, splits):
     values = flags.FLAGS
-    if teacher_weights() is None:
-        return None
-    teacher = _network("base", family, info)
-    checkpoints.load_weights(teacher, teacher_weights())
+    depth = values.distill_depth or values.depth
+    teacher = _network("base", family, splits.describe(), depth)
+    _load(teacher, teacher_weights(stage), splits)
     return skipnet_tf.Distillation(
         teacher, values.distill_weight, values.distill_temperature
     )
@@ -189,7 +202,7 @@ def _early_stage(stage, steps):
     return peers.Budget(anneal_steps=anneal_steps, **arguments)
 
 
-def _late_stage(stage, model, info):
+def _late_stage(stage, model, info, steps, gentle):
     values = flags.FLAGS
     costs = None
     if values.block_costs:
@@ -197,14 +210,27 @@ def _late_stage(stage, model, info):
     kind = skipnet_tf.HybridReinforce
     if stage == "rl":
         kind = skipnet_tf.Reinforce
+    alpha, target = gentle * values.alpha, values.target_macs
+    ramp = max(1, round(values.price_ramp * steps))
+    if values.price_ramp and target is not None:
+        target = skipnet_tf.schedules.Ramp(1.0, target, ramp)
+    elif values.price_ramp:
+        alpha = skipnet_tf.schedules.Ramp(0.0, alpha, ramp)
+    entropy_weight = values.entropy_weight
+    if entropy_weight:
+        entropy_weight = skipnet_tf.schedules.Ramp(entropy_weight, 0.0, steps)
     return kind(
-        alpha=values.alpha,
+        alpha=alpha,
         beta=values.beta if values.beta == "alpha/N" else float(values.beta),
         gamma=values.gamma,
-        rl_weight=values.rl_weight,
+        rl_weight=gentle * values.rl_weight,
         costs=costs,
         seed=values.seed,
         execution=_execution(),
+        target_macs=target,
+        baseline=values.baseline,
+        entropy_weight=entropy_weight,
+        min_probability=values.min_probability,
     )
 
 
@@ -216,12 +242,12 @@ def _execution():
     return "masked" if gpus else "conditional"
 
 
-def _optimizer(stage, steps):
+def _optimizer(stage, steps, gentle):
     values = flags.FLAGS
     late = stage in _LATE
     prefix = "hrl_" if late else ""
     schedule = values[f"{prefix}schedule"].value
-    rate = learning_rate(late)
+    rate = gentle * learning_rate(stage)[0]
     if schedule == "step":
         milestones = tuple(map(float, values[f"{prefix}milestones"].value))
         rate = skipnet_tf.schedules.step_decay(rate, steps, milestones)
@@ -236,4 +262,6 @@ def _optimizer(stage, steps):
         l2=values.l2,
         use_ema=values.ema > 0,
         ema_momentum=values.ema,
+        gate_rate=values.gate_rate,
+        gate_l2=values.gate_l2,
     )

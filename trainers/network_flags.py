@@ -2,6 +2,8 @@
 
 from absl import flags
 
+from skipnet_tf import reinforce
+
 STAGES = ("base", "sp", "target_rate", "budget", "hrl", "rl")
 
 
@@ -70,6 +72,41 @@ def _define_objective(defaults):
     )
     number("gamma", 1.0, "Discount of rewards, gate to gate.", 1.0)
     number(
+        "target_macs",
+        None,
+        "Multiply-adds that hrl and rl are to end at, gates included, "
+        "relative to the network without gates: alpha is then the price to "
+        "begin with, and adapts.",
+        1.0,
+    )
+    number(
+        "price_ramp",
+        0.0,
+        "Share of the steps of hrl and rl in which alpha rises from 0 or, with "
+        "--target_macs, the target falls from 1.",
+        1.0,
+    )
+    flags.DEFINE_enum(
+        "baseline",
+        defaults.get("baseline", "none"),
+        reinforce.BASELINES,
+        "What is subtracted from rewards: nothing, as published; moving "
+        "averages; or the reward of the thresholded policy, which costs one "
+        "more forward pass.",
+    )
+    number(
+        "entropy_weight",
+        0.0,
+        "Reward for undecided gates at the start of hrl and rl, for each nat; "
+        "it falls to 0 in a line.",
+    )
+    number(
+        "min_probability",
+        0.0,
+        "Chance that hrl and rl leave to either decision of a gate; below 0.5.",
+        0.499,
+    )
+    number(
         "rl_weight",
         defaults["rl_weight"],
         "Weight of the policy loss, a mean over images.",
@@ -103,6 +140,15 @@ def _define_objective(defaults):
         None,
         "Dense network that sp and hrl also learn from: a weights file, or "
         '"base" for that stage of this run.',
+    )
+    flags.DEFINE_bool(
+        "distill_base", False, "Teach base by --distill_from too: a file then."
+    )
+    flags.DEFINE_integer(
+        "distill_depth",
+        None,
+        "Layers of --distill_from. Not given: --depth.",
+        lower_bound=1,
     )
     number("distill_weight", 0.5, "Share of distillation in the loss.", 1.0)
     number("distill_temperature", 4.0, "Softens both networks' logits before.")

@@ -18,20 +18,30 @@ _FREE_FLAGS = {
     "worker_patience",
     "stages",
     "checkpoint_steps",
+    "jit_compile",
     "steps_per_execution",
+    "on_collapse",
+    "accuracy_floor",
 }
 # What later stages depend on, of no concern to the stages before them.
-_SP_FLAGS = {
+_TEACHER_FLAGS = {
+    "distill_from",
+    "distill_depth",
+    "distill_weight",
+    "distill_temperature",
+}
+_SP_FLAGS = _TEACHER_FLAGS | {
     "gate",
     "gate_init",
     "gating",
     "skip_rate",
     "sp_from_base",
+    "sp_learning_rate",
     "sp_steps",
     "sp_epochs",
-    "distill_from",
-    "distill_weight",
-    "distill_temperature",
+    "gate_rate",
+    "gate_l2",
+    "recalibrate",
 }
 _PEER_FLAGS = {
     "target",
@@ -44,6 +54,11 @@ _HRL_FLAGS = {
     "beta",
     "gamma",
     "rl_weight",
+    "target_macs",
+    "price_ramp",
+    "baseline",
+    "entropy_weight",
+    "min_probability",
     "sharpen",
     "block_costs",
     "execution",
@@ -76,9 +91,11 @@ def check(stage: str, dataset: str) -> None:
     with open(os.path.join(folder, "settings.json")) as file:
         before = json.load(file)
     for name, value in sorted(of_stage(stage, dataset).items()):
-        if before.get(name) != value:
+        # A flag that came later had its default.
+        past = before[name] if name in before else flags.FLAGS[name].default
+        if past != value:
             raise ValueError(
-                f"{folder} holds a run with --{name}={before.get(name)}, "
+                f"{folder} holds a run with --{name}={past}, "
                 f"not {value}: give the same flags to resume it, or another "
                 "--workdir"
             )
@@ -112,7 +129,8 @@ def of_stage(stage: str, dataset: str) -> dict:
 
 def _unread(stage):
     if stage == "base":
-        return _FREE_FLAGS | _SP_FLAGS | _PEER_FLAGS | _HRL_FLAGS
+        unread = _FREE_FLAGS | _SP_FLAGS | _PEER_FLAGS | _HRL_FLAGS
+        return unread - _TEACHER_FLAGS if flags.FLAGS.distill_base else unread
     if stage == "sp":
         return _FREE_FLAGS | _PEER_FLAGS | _HRL_FLAGS
     if stage in ("target_rate", "budget"):

@@ -14,6 +14,7 @@ from absl import flags
 from absl import logging
 
 import skipnet_tf
+from skipnet_tf import collapse
 from skipnet_tf import data
 from skipnet_tf import distribution
 from skipnet_tf import evaluation
@@ -92,6 +93,7 @@ def train(dataset: str, family: str = "cifar") -> None:
             strategy,
             values.checkpoint_steps,
             values.steps_per_execution,
+            collapse.Safety(values.on_collapse, values.accuracy_floor),
         )
         rows.append((plan.name, result[split]))
         if writes:
@@ -128,11 +130,10 @@ def _tell_devices(strategy):
     meant_for = values.learning_rate_batch or values.batch_size
     scale = f" x {values.batch_size} / {meant_for}"
     rates = ", ".join(
-        f"{building.learning_rate(late):g} = {rate:g}{scale} in {stages}"
-        for late, rate, stages in (
-            (False, values.learning_rate, "base and sp"),
-            (True, values.hrl_learning_rate, "hrl and rl"),
+        "{:g} = {:g}{} in {}".format(
+            *building.learning_rate(stage), scale, stage
         )
+        for stage in values.stages
     )
     print(
         f"{replicas} device(s) in {distribution.workers(strategy)[1]} "
@@ -162,6 +163,11 @@ def _check_batch(strategy):
 
 def _check_teacher():
     values = flags.FLAGS
+    if values.distill_base and values.distill_from in (None, "base"):
+        raise ValueError(
+            "--distill_base needs a file in --distill_from: base cannot teach "
+            f"itself. Received: --distill_from={values.distill_from}"
+        )
     if values["distill_weight"].present and not values.distill_from:
         raise ValueError(
             "--distill_weight needs a teacher: give --distill_from (and "
@@ -192,7 +198,7 @@ def _check_start(stage):
             "exist. Name the stage before it in --stages, give "
             "--init_from, or train untrained weights with --from_scratch."
         )
-    path = building.teacher_weights() if stage in building.TAUGHT else None
+    path = building.teacher_weights(stage)
     if path and path not in coming and not os.path.exists(path):
         raise ValueError(
             f"--distill_from must be a weights file, or base where that stage "

@@ -6,6 +6,8 @@ import os
 import statistics
 from collections.abc import Sequence
 
+from skipnet_tf import evaluation
+
 _NUMBERS = ("accuracy", "macs_fraction")
 
 
@@ -71,10 +73,7 @@ def table(found: list[dict]) -> str:
         )
         for row in found
     ]
-    widths = [max(map(len, column)) for column in zip(*lines)]
-    return "\n".join(
-        "  ".join(map(str.ljust, line, widths)).rstrip() for line in lines
-    )
+    return evaluation.aligned(lines)
 
 
 def _percent(mean, std, digits):

@@ -19,6 +19,22 @@ def define(defaults: dict) -> None:
         "L2 regularisation inside the gradient, all weights.",
     )
     number(
+        "gate_rate",
+        1.0,
+        "Learning rate of gates relative to that of all other weights.",
+    )
+    number(
+        "gate_l2", None, "L2 regularisation of gates. Not given: that of --l2."
+    )
+    flags.DEFINE_integer(
+        "recalibrate",
+        0,
+        "Batches from which the statistics of normalisation are measured anew "
+        "at the end of every stage with gates, under the thresholded policy; "
+        "0: those of training stay.",
+        lower_bound=0,
+    )
+    number(
         "ema",
         0.0,
         "Momentum of an average of the weights, which is validated and kept "
@@ -72,6 +88,11 @@ def _define_learning_rate(defaults):
         "learning_rate",
         defaults["learning_rate"],
         "Of base, sp, target_rate and budget.",
+    )
+    number(
+        "sp_learning_rate",
+        None,
+        "Of sp, target_rate and budget. Not given: --learning_rate.",
     )
     number("hrl_learning_rate", defaults["hrl_learning_rate"], "Of hrl and rl.")
     flags.DEFINE_integer(

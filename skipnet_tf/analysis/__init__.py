@@ -14,6 +14,7 @@ import os
 from collections.abc import Callable
 from collections.abc import Sequence
 
+import numpy as np
 import tqdm
 
 from skipnet_tf import evaluation
@@ -22,10 +23,13 @@ from skipnet_tf.analysis import class_exhibits
 from skipnet_tf.analysis import exhibits
 from skipnet_tf.analysis import findings
 from skipnet_tf.analysis import image_exhibits
+from skipnet_tf.analysis import path_exhibits
 from skipnet_tf.analysis import plots
+from skipnet_tf.analysis import records
 from skipnet_tf.analysis import report
 from skipnet_tf.analysis import run_exhibits
 from skipnet_tf.analysis import sweep_exhibits
+from skipnet_tf.analysis import table_exhibits
 from skipnet_tf.analysis.exhibits import percent
 
 # In the order of the report.
@@ -39,17 +43,22 @@ OF_A_RUN = (
     image_exhibits.input_scales,
     class_exhibits.class_difficulty,
     class_exhibits.class_distributions,
-    image_exhibits.changed_predictions,
+    path_exhibits.own_paths,
+    path_exhibits.changed_predictions,
     run_exhibits.measured_time,
     run_exhibits.training_curves,
 )
 OF_RUNS = (
     sweep_exhibits.savings,
     sweep_exhibits.tradeoff,
+    sweep_exhibits.networks,
+    baseline_exhibits.kinds_of_gates,
     baseline_exhibits.learners,
+    baseline_exhibits.random_skipping,
     baseline_exhibits.hard_and_soft,
-    baseline_exhibits.dense_accuracies,
-    baseline_exhibits.datasets,
+    table_exhibits.settings,
+    table_exhibits.dense_accuracies,
+    table_exhibits.datasets,
 )
 
 
@@ -104,8 +113,8 @@ def draw_all(workdir: str, out: str, run: str | None = None) -> str:
         The path of the page.
 
     Raises:
-        ValueError: If no stage with gates is finished, there is no such run,
-            or `out` cannot be written.
+        ValueError: If no stage is finished, there is no such run, or `out`
+            cannot be written.
         ImportError: If matplotlib is missing.
     """
     plots.require_matplotlib()
@@ -115,16 +124,8 @@ def draw_all(workdir: str, out: str, run: str | None = None) -> str:
     study = exhibits.study(chosen)
     makers = {make: functools.partial(make, study) for make in OF_A_RUN}
     makers |= {make: functools.partial(make, runs) for make in OF_RUNS}
-    if len(runs) > 1:
-        every = sweep_exhibits.side_by_side
-        makers[every] = functools.partial(every, runs)
     shown, left_out = _make(makers)
-    found = {run.name for run in runs}
-    left_out += [
-        (f"Run {name}", "it has no finished stage")
-        for name in _names(workdir)
-        if name not in found
-    ]
+    left_out += _unfinished(workdir, runs)
     opening = _opening(study, runs)
     print(" ".join(opening))
     title = f"SkipNet on {chosen.dataset}: {chosen.name}"
@@ -149,8 +150,19 @@ def compare(workdirs: Sequence[str], out: str) -> str:
     runs = [run for workdir in workdirs for run in open_runs(workdir)]
     report.make_folder(out)
     opening = [f"{len(runs)} runs: {', '.join(run.name for run in runs)}."]
-    shown = [sweep_exhibits.side_by_side(runs)]
-    return report.write(out, "SkipNet runs side by side", opening, shown, [])
+    shown = [table_exhibits.side_by_side(runs)]
+    left_out = [e for workdir in workdirs for e in _unfinished(workdir, runs)]
+    title = "SkipNet runs side by side"
+    return report.write(out, title, opening, shown, left_out)
+
+
+def _unfinished(workdir, runs):
+    found = {run.name for run in runs}
+    return [
+        (f"Run {name}", "it has no finished stage")
+        for name in _names(workdir)
+        if name not in found
+    ]
 
 
 def _choose(runs, name):
@@ -182,29 +194,47 @@ def _make(makers: dict[Callable, Callable]):
 
 def _opening(study, runs):
     """What a reader should know first, in sentences."""
-    run, routes = study.run, study.routes[study.last]
-    summaries = study.summaries()
-    end = summaries[study.last]
+    run, summaries = study.run, study.summaries()
+    stage, end = list(summaries.items())[-1]
     network = f"SkipNet-{run.depth}" if run.depth else "A SkipNet"
+    if study.networks:
+        network += f" with {study.networks[study.last].gate} gates"
     sentences = [
-        f"{network} with {study.networks[study.last].gate} gates, trained "
-        f"through {', '.join(summaries)}, on {len(routes.labels)} images "
-        f"({study.about}).",
-        f"After {study.last} it is right on {percent(end['accuracy'], 2)} and "
-        f"spends {percent(end['macs_fraction'])} of the dense network's "
+        f"{network}, trained through {', '.join(summaries)}.",
+        f"After {stage} it is right on {percent(end['accuracy'], 2)} of "
+        f"{end['images']} images ({study.about}) and spends "
+        f"{percent(end['macs_fraction'])} of the dense network's "
         "multiply-adds, gates included.",
     ]
-    if "base" in summaries:
+    if "base" in summaries and stage != "base":
         gap = 100 * (end["accuracy"] - summaries["base"]["accuracy"])
         near = "within" if gap >= -100 * exhibits.MATCHED else "not within"
         sentences.append(
             f"That is {gap:+.2f} points from the dense network, {near} the "
-            "0.5 points that the paper allows."
+            f"0.5 points that the paper allows; one image is "
+            f"{100 / end['images']:.2f} points."
         )
-    sentences.append(_dynamics(routes))
+    if study.networks:
+        sentences.append(
+            "Its decisions are random and do not look at the image."
+            if study.random(study.last)
+            else _dynamics(study.routes[study.last])
+        )
     if len(runs) > 1:
         sentences.append(f"This is run {run.name} of {len(runs)} in the sweep.")
+    sentences.append(_seeds(runs))
     return sentences
+
+
+def _seeds(runs):
+    """How far chance between trainings is known."""
+    most = max(row["runs"] for row in records.over_seeds(runs))
+    if most > 1:
+        return f"Settings have up to {most} seeds."
+    return (
+        "Each setting has one seed: how much chance in training moves these "
+        "numbers is not known."
+    )
 
 
 def _dynamics(routes):
@@ -216,8 +246,10 @@ def _dynamics(routes):
             "Every image takes the same path: the policy is static, a "
             "smaller network rather than dynamic inference."
         )
+    _, counts = np.unique(routes.gates, axis=0, return_counts=True)
     return (
         f"{percent(share, 0)} of the gates depend on the image; the images "
         f"take {routes.distinct_paths} distinct paths, of "
-        f"{findings.policy_entropy(routes.gates):.2f} bits of entropy."
+        f"{findings.policy_entropy(routes.gates):.2f} bits of entropy; "
+        f"{percent(counts.max() / counts.sum(), 0)} take the commonest."
     )

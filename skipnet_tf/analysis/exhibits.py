@@ -7,7 +7,9 @@ import os
 from collections.abc import Sequence
 
 import numpy as np
+import tqdm
 
+from skipnet_tf import data
 from skipnet_tf import evaluation
 from skipnet_tf import flops
 from skipnet_tf.analysis import findings
@@ -31,8 +33,27 @@ _STAGE_COLUMNS = (
 )
 
 
+HOLDS, FAILS, UNKNOWN = "holds", "does not hold", "cannot be told"
+
+
 class LeftOut(Exception):
     """Why an exhibit cannot be shown; the others can."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Claim:
+    """What these runs say to a claim of the paper.
+
+    Attributes:
+        text: String, the claim and where it stands.
+        verdict: String: `HOLDS`, where not everywhere with how often;
+            `FAILS`, or `UNKNOWN`.
+        numbers: String, what the verdict follows from.
+    """
+
+    text: str
+    verdict: str
+    numbers: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,8 +69,7 @@ class Exhibit:
         figure: Optional matplotlib figure. Defaults to `None`.
         table: Sequence of `(key, header, format)`, the columns to show, such
             as `("accuracy", "accuracy", ".2%")`. Defaults to `()`, none.
-        claim: String, what this run says to a claim of the paper. Defaults
-            to `""`.
+        claims: Sequence of `Claim`. Defaults to `()`.
     """
 
     name: str
@@ -58,7 +78,7 @@ class Exhibit:
     data: dict[str, Sequence[dict]]
     figure: plots.Figure | None = None
     table: Sequence[tuple[str, str, str]] = ()
-    claim: str = ""
+    claims: Sequence[Claim] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +87,8 @@ class Study:
 
     Attributes:
         run: An `evaluation.Run`.
-        networks: Dict from stage to `SkipNet`, in the order of training.
+        networks: Dict from stage to `SkipNet`, in the order of training;
+            empty where no finished stage has gates.
         routes: Dict from stage to `evaluation.Routes`.
     """
 
@@ -78,7 +99,21 @@ class Study:
     @property
     def last(self) -> str:
         """The last stage with gates, which most exhibits are about."""
+        if not self.networks:
+            raise LeftOut("no finished stage has gates")
         return list(self.networks)[-1]
+
+    def random(self, stage: str) -> bool:
+        """Whether a stage decides at random (SDV)."""
+        settings = self.run.settings(stage)
+        return stage == "sp" and settings.get("gating") == "random"
+
+    @property
+    def looking(self) -> str:
+        """The last stage, where its gates look at the image."""
+        if self.random(self.last):
+            raise LeftOut("the network decides at random, not by the image")
+        return self.last
 
     @property
     def groups(self) -> tuple[int, ...]:
@@ -86,16 +121,45 @@ class Study:
         return tuple(self.networks[self.last].get_config()["blocks"])
 
     @functools.cached_property
+    def info(self) -> data.DatasetInfo:
+        """What the images are."""
+        return self.run.describe()
+
+    def pixels(self, indices: Sequence[int]) -> np.ndarray:
+        """Images by their position, uint8 `(indices, height, width, 3)`."""
+        images = probes.pick(self.run.images(), indices)
+        return probes.pixels(images, self.run.preprocessing())
+
+    @functools.cached_property
     def count(self) -> flops.Count:
         """Multiply-adds of the network, part by part."""
-        shape = self.run.describe().image_shape
-        return flops.count(self.networks[self.last], tuple(shape))
+        shape = tuple(self.info.image_shape)
+        return flops.count(self.networks[self.last], shape)
 
     @functools.cached_property
     def thresholds(self) -> dict[str, np.ndarray]:
         """`probes.at_thresholds` of the last stage."""
-        network = self.networks[self.last]
+        network = self.networks[self.looking]
         return probes.at_thresholds(network, self.run.images())
+
+    @functools.cached_property
+    def other_paths(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """Gates and predictions of the last stage, and of other policies."""
+        routes = self.routes[self.last]
+        paths, counts = np.unique(routes.gates, axis=0, return_counts=True)
+        turns = np.random.default_rng(0).permutation(len(routes.gates))
+        others = {
+            "another image's": routes.gates[turns],
+            "the commonest": paths[[counts.argmax()] * len(turns)],
+            "every block": np.ones_like(routes.gates),
+        }
+        predictions = probes.imposed(
+            self.networks[self.last],
+            self.run.images(),
+            np.stack(list(others.values())),
+        )
+        own = {"its own": (routes.gates, routes.predictions)}
+        return own | dict(zip(others, zip(others.values(), predictions)))
 
     @property
     def about(self) -> str:
@@ -118,23 +182,18 @@ def study(run: evaluation.Run) -> Study:
 
     Returns:
         A `Study`.
-
-    Raises:
-        ValueError: If no finished stage has gates.
     """
     networks = {stage: run.model(stage) for stage in run.summaries}
     gated = {s: net for s, net in networks.items() if isinstance(net, SkipNet)}
-    if not gated:
-        raise ValueError(
-            "`workdir` must hold a finished stage with gates, such as sp. "
-            f"Received: workdir={run.workdir} with {list(networks)}"
-        )
+    bar = tqdm.tqdm(
+        gated.items(), "running", disable=None, ascii=True, leave=False
+    )
     return Study(
         run=run,
         networks=gated,
         routes={
             stage: evaluation.collect(network, run.images())
-            for stage, network in gated.items()
+            for stage, network in bar
         },
     )
 
@@ -142,6 +201,13 @@ def study(run: evaluation.Run) -> Study:
 def percent(share: float, digits: int = 1) -> str:
     """A share in words."""
     return f"{100 * share:.{digits}f} %"
+
+
+def verdict(low: float, high: float) -> str:
+    """Of a claim that a number is positive, by its interval."""
+    if low > 0:
+        return HOLDS
+    return FAILS if high < 0 else UNKNOWN
 
 
 def short(name: str) -> str:
@@ -155,7 +221,8 @@ def stages(study: Study) -> Exhibit:
     for stage, summary in study.summaries().items():
         routes = study.routes.get(stage)
         gates = routes.gates if routes else np.zeros([1, 0])
-        dynamic = findings.input_dependent(gates) if routes else None
+        looking = routes and not study.random(stage)
+        dynamic = findings.input_dependent(gates) if looking else None
         rows.append(
             {
                 "stage": stage,

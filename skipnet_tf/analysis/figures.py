@@ -15,6 +15,7 @@ def accuracy_against_compute(
     title: str,
     notes: Sequence[tuple[float, float, str]] = (),
     from_zero: bool = True,
+    below: Sequence[tuple[float, str]] = (),
 ) -> plots.Figure:
     """Lines and points of accuracy over cost.
 
@@ -25,6 +26,8 @@ def accuracy_against_compute(
         notes: Sequence of `(macs, accuracy, text)`. Defaults to `()`.
         from_zero: Bool, whether the axis of the cost begins at 0. Defaults
             to `True`.
+        below: Sequence of `(macs, text)`, what lies below the picture.
+            Defaults to `()`.
 
     Returns:
         A matplotlib figure.
@@ -49,12 +52,27 @@ def accuracy_against_compute(
             text,
             (macs / scale, 100 * accuracy),
             textcoords="offset points",
-            xytext=(0, -16),
+            xytext=(0, -18),
+            ha="center",
+            # Readable across a line.
+            bbox={"facecolor": "white", "alpha": 0.7, "lw": 0, "pad": 0.5},
+        )
+    for line_number, (macs, text) in enumerate(sorted(below)):
+        axes.annotate(
+            f"↓ {text}",
+            (macs / scale, 0.02 + 0.05 * line_number),
+            xycoords=("data", "axes fraction"),
+            color="0.3",
+            fontsize="small",
             ha="center",
         )
     axes.set_xlabel(f"{unit} of {_MACS}")
     axes.set_ylabel("accuracy in %")
+    # Room for what is noted below the points.
     axes.margins(x=0.08, y=0.15)
+    if below:
+        bottom, top = axes.get_ylim()
+        axes.set_ylim(bottom - 0.08 * len(below) * (top - bottom), top)
     if from_zero:
         axes.set_xlim(0, 1.08 * largest / scale)
     plots.legend(figure, axes)
@@ -64,14 +82,21 @@ def accuracy_against_compute(
 def _apart(notes, points):
     """Notes whose points nearly coincide as one, or they would overlap."""
     macs, accuracies = zip(*points)
-    low, span = min(accuracies), max(accuracies) - min(accuracies) or 1
-    found = {}
-    for cost, accuracy, text in notes:
-        cell = round(12 * cost / max(macs)), round(12 * (accuracy - low) / span)
-        found.setdefault(cell, (cost, accuracy, []))[2].append(text)
+    height = max(accuracies) - min(accuracies) or 1
+    found = []
+    for cost, accuracy, text in sorted(notes):
+        for near_cost, near_accuracy, texts in found:
+            if (
+                abs(cost - near_cost) < 0.08 * max(macs)
+                and abs(accuracy - near_accuracy) < 0.06 * height
+            ):
+                texts.append(text)
+                break
+        else:
+            found.append((cost, accuracy, [text]))
     return [
         (cost, accuracy, ", ".join(dict.fromkeys(texts)))
-        for cost, accuracy, texts in found.values()
+        for cost, accuracy, texts in found
     ]
 
 

@@ -7,7 +7,6 @@ import numpy as np
 
 _Z = 1.959964  # standard deviations around the mean that hold 95 %
 _LUMA = np.array([0.299, 0.587, 0.114])
-_RESAMPLES = 1000
 
 
 def policy_entropy(gates: np.ndarray) -> float:
@@ -156,42 +155,49 @@ def pearson(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     )
 
 
-def class_correlation(
-    labels: np.ndarray, correct: np.ndarray, skipped: np.ndarray
-) -> dict[str, float]:
-    """Whether classes with a higher accuracy skip more blocks (Fig. 9a).
+def rank_correlation(first: np.ndarray, second: np.ndarray) -> dict[str, float]:
+    """Spearman's rank correlation with its interval (Fig. 9a).
 
     Args:
-        labels: Int array `(images,)`.
-        correct: Boolean array `(images,)`.
-        skipped: Int array `(images,)`, blocks skipped.
+        first: Array `(n,)`.
+        second: Array `(n,)`.
 
     Returns:
-        Dict with `rho`, Spearman's rank correlation over classes of accuracy
-        and median of blocks skipped, and its interval `low` to `high`, from
-        1000 bootstrap samples of the images of each class; NaN where one of
-        the two is the same for all classes.
+        Dict with `rho` and its interval `low` to `high`; NaN where one of the
+        two does not vary, or there are fewer than four values.
+
+    Reference:
+        - [Bonett and Wright, 2000](https://doi.org/10.1007/BF02294183)
     """
-    random = np.random.default_rng(0)
-    accuracy, medians = [], []
-    for label in np.unique(labels):
-        of_class = np.flatnonzero(labels == label)
-        drawn = random.choice(of_class, (_RESAMPLES, len(of_class)))
-        # In front of the samples: the class as it is.
-        drawn = np.concatenate([of_class[None], drawn])
-        accuracy.append(correct[drawn].mean(axis=1))
-        medians.append(np.median(skipped[drawn], axis=1))
-    rho = np.stack(
-        [
-            spearman(*pair)
-            for pair in zip(np.transpose(accuracy), np.transpose(medians))
-        ]
-    )
-    known = rho[1:][~np.isnan(rho[1:])]
-    if np.isnan(rho[0]) or not len(known):
+    rho, count = float(spearman(first, second)), len(first)
+    if np.isnan(rho) or count < 4:
         return {"rho": np.nan, "low": np.nan, "high": np.nan}
-    low, high = np.quantile(known, (0.025, 0.975))
-    return {"rho": float(rho[0]), "low": float(low), "high": float(high)}
+    # A perfect order has no finite interval: as if two neighbours had changed
+    # places.
+    most = 1 - 12 / (count**3 - count)
+    inside = np.clip(rho, -most, most)
+    error = np.sqrt((1 + inside**2 / 2) / (count - 3))
+    low, high = np.tanh(np.arctanh(inside) + _Z * error * np.array([-1, 1]))
+    return {
+        "rho": rho,
+        "low": min(float(low), rho),
+        "high": max(float(high), rho),
+    }
+
+
+def mean_interval(values: np.ndarray) -> tuple[float, float, float]:
+    """The mean and its interval, normal approximation.
+
+    Args:
+        values: Array `(n,)`.
+
+    Returns:
+        Three floats: low, mean, high; all the mean for a single value.
+    """
+    mean = float(values.mean())
+    spread = values.std(ddof=1) if len(values) > 1 else 0.0
+    margin = float(_Z * spread / np.sqrt(len(values)))
+    return mean - margin, mean, mean + margin
 
 
 def fit_line(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:

@@ -7,18 +7,25 @@ from skipnet_tf.analysis import figures
 from skipnet_tf.analysis import findings
 from skipnet_tf.analysis import plots
 from skipnet_tf.analysis import probes
+from skipnet_tf.analysis.exhibits import Claim
 from skipnet_tf.analysis.exhibits import Exhibit
 from skipnet_tf.analysis.exhibits import LeftOut
 from skipnet_tf.analysis.exhibits import Study
 from skipnet_tf.analysis.exhibits import short
+from skipnet_tf.analysis.exhibits import verdict
 
 _COLUMNS = 8  # images in a row
 _SCALED = 128  # images that are shown at other scales
+_ABOUT_EASY = (
+    "Images that run few blocks are brighter than those that run many",
+    "Images that run few blocks have a higher contrast",
+    "Images that run few blocks are sharper",
+)
 
 
 def easiest_and_hardest(study: Study) -> Exhibit:
     """Images that skip the most and the fewest blocks (Fig. 7)."""
-    routes, names = study.routes[study.last], study.run.describe().class_names
+    routes, names = study.routes[study.looking], study.info.class_names
     order = rank(routes)
     count, blocks = routes.gates.shape[1] + 1, routes.blocks
     rows, drawn = [], {}
@@ -26,15 +33,11 @@ def easiest_and_hardest(study: Study) -> Exhibit:
         ("skip most", order[:_COLUMNS]),
         ("skip fewest", order[: -_COLUMNS - 1 : -1]),
     ):
-        images = probes.pick(study.run.images(), chosen)
         labels = [
             f"{short(names[routes.labels[i]])}\n{blocks[i]} of {count} blocks"
             for i in chosen
         ]
-        drawn[name] = (
-            probes.pixels(images, study.run.preprocessing()),
-            labels,
-        )
+        drawn[name] = study.pixels(chosen), labels
         rows += [
             {
                 "row": name,
@@ -68,7 +71,7 @@ def rank(routes: evaluation.Routes) -> np.ndarray:
 
 def image_statistics(study: Study) -> Exhibit:
     """Whether easy images are brighter and clearer (Fig. 7), in numbers."""
-    blocks = study.routes[study.last].blocks
+    blocks = study.routes[study.looking].blocks
     easy, hard = findings.easy_and_hard(blocks)
     if min(easy.sum(), hard.sum()) < 2:
         raise LeftOut("fewer than two images differ in the blocks they run")
@@ -86,7 +89,6 @@ def image_statistics(study: Study) -> Exhibit:
         for name, of in values.items()
     ]
     signs = ", ".join(f"{row['measure']} {_direction(row)}" for row in rows)
-    holds = all(row["low"] > 0 for row in rows)
     return Exhibit(
         name="image_statistics",
         title="Are easy images brighter and clearer? (Fig. 7)",
@@ -116,10 +118,15 @@ def image_statistics(study: Study) -> Exhibit:
             ("low", "from", ".3g"),
             ("high", "to", ".3g"),
         ),
-        claim=(
-            "Easy images are brighter, of higher contrast and clearer "
-            f"(Fig. 7): {'holds' if holds else 'does not hold'} ({signs})."
-        ),
+        claims=[
+            Claim(
+                f"{about} (Fig. 7)",
+                verdict(row["low"], row["high"]),
+                f"{row['first']:.4g} against {row['second']:.4g}, difference "
+                f"{row['low']:.3g} to {row['high']:.3g}",
+            )
+            for about, row in zip(_ABOUT_EASY, rows)
+        ],
     )
 
 
@@ -131,13 +138,12 @@ def _direction(row):
 
 def input_scales(study: Study) -> Exhibit:
     """Blocks executed at other input scales (Fig. 8)."""
-    recipe = study.run.preprocessing()
-    count = len(study.routes[study.last].labels)
+    count = len(study.routes[study.looking].labels)
     chosen = np.linspace(0, count - 1, min(_SCALED, count)).astype(int)
     found = probes.at_scales(
         study.networks[study.last],
-        probes.pixels(probes.pick(study.run.images(), chosen), recipe),
-        recipe.normalise,
+        study.pixels(chosen),
+        study.run.preprocessing().normalise,
     )
     change = {scale: blocks - found[1.0] for scale, blocks in found.items()}
     rows = [
@@ -145,20 +151,22 @@ def input_scales(study: Study) -> Exhibit:
         for scale, of_scale in found.items()
         for image, blocks in zip(chosen, of_scale)
     ]
-    means = {scale: float(moved.mean()) for scale, moved in change.items()}
-    told = ", ".join(f"{m:+.2f} at {s:g}" for s, m in means.items() if s != 1)
-    verdict = "does not hold"
-    if not any(moved.any() for moved in change.values()):
-        verdict = "cannot be told, no decision changes with the scale"
-    elif means[min(means)] < 0 < means[max(means)]:
-        verdict = "holds"
+    means = {
+        scale: findings.mean_interval(moved)
+        for scale, moved in change.items()
+        if scale != 1
+    }
+    told = ", ".join(
+        f"{middle:+.2f} ({low:+.2f} to {high:+.2f}) at {scale:g}"
+        for scale, (low, middle, high) in means.items()
+    )
     return Exhibit(
         name="input_scales",
         title="Blocks executed at other input scales (Fig. 8)",
         caption=(
             f"{len(chosen)} images, resized before they are normalised: how "
-            "many more blocks each runs than at scale 1 (dashed). On average "
-            f"{told}."
+            "many more blocks each runs than at scale 1 (dashed). On average, "
+            f"with 95 % confidence intervals: {told}."
         ),
         data={"input_scales": rows},
         figure=plots.distributions(
@@ -166,62 +174,19 @@ def input_scales(study: Study) -> Exhibit:
             "blocks executed, more than at scale 1",
             f"Input scales, {study.last} ({study.about})",
         ),
-        claim=(
-            "Larger inputs run more blocks and smaller ones fewer (Fig. 8): "
-            f"{verdict} ({told})."
-        ),
+        claims=[
+            _scale_claim(means, min(means)),
+            _scale_claim(means, max(means)),
+        ],
     )
 
 
-def changed_predictions(study: Study) -> Exhibit:
-    """Images whose class changes when blocks are skipped."""
-    routes = study.routes[study.last]
-    every = probes.ungated(study.networks[study.last], study.run.images())
-    changed = np.flatnonzero(every != routes.predictions)
-    if not len(changed):
-        raise LeftOut("no image changes its class when blocks are skipped")
-    names = study.run.describe().class_names
-    lost = changed[every[changed] == routes.labels[changed]]
-    gained = changed[routes.predictions[changed] == routes.labels[changed]]
-    drawn = {}
-    for name, chosen in (("lost", lost), ("gained", gained)):
-        if len(chosen):
-            chosen = chosen[:_COLUMNS]
-            images = probes.pick(study.run.images(), chosen)
-            drawn[name] = (
-                probes.pixels(images, study.run.preprocessing()),
-                [
-                    f"{short(names[before])}\nto {short(names[after])}"
-                    for before, after in zip(
-                        every[chosen], routes.predictions[chosen]
-                    )
-                ],
-            )
-    rows = [
-        {
-            "image": int(i),
-            "class": names[routes.labels[i]],
-            "all_blocks": names[every[i]],
-            "skipping": names[routes.predictions[i]],
-            "blocks": int(routes.blocks[i]),
-        }
-        for i in changed
-    ]
-    return Exhibit(
-        name="changed_predictions",
-        title="Images that change class when blocks are skipped",
-        caption=(
-            f"{len(changed)} of {len(every)} images. Right with all gates "
-            f"open and lost by skipping: {len(lost)}; wrong and gained: "
-            f"{len(gained)}; wrong both times: "
-            f"{len(changed) - len(lost) - len(gained)}. "
-            "Shown: prediction with all blocks, and with those that "
-            f"{study.last} runs."
-        ),
-        data={"changed_predictions": rows},
-        figure=figures.photographs(
-            drawn, f"Changed by skipping, {study.last} ({study.about})"
-        )
-        if drawn
-        else None,
+def _scale_claim(means, scale):
+    low, middle, high = means[scale]
+    larger = scale > 1
+    return Claim(
+        f"At scale {scale:g} images run {'more' if larger else 'fewer'} "
+        "blocks (Fig. 8)",
+        verdict(low, high) if larger else verdict(-high, -low),
+        f"{middle:+.2f} blocks ({low:+.2f} to {high:+.2f})",
     )

@@ -74,6 +74,7 @@ def lines(
     series: dict[str, Sequence[tuple[float, float, float]]],
     labels: tuple[str, str],
     title: str,
+    within: tuple[float, float] = (-np.inf, np.inf),
 ) -> Figure:
     """Lines, with error bars where there are deviations other than 0.
 
@@ -81,6 +82,8 @@ def lines(
         series: Dict from name to `(x, y, deviation)`.
         labels: Pair of strings, of the axes.
         title: String.
+        within: Pair of floats, the values that are possible: error bars end
+            there. Defaults to all.
 
     Returns:
         A matplotlib figure.
@@ -88,7 +91,8 @@ def lines(
     figure, panel = axes(7, 5, title)
     for index, (name, points) in enumerate(series.items()):
         x, y, deviation = np.array(sorted(points)).T
-        bars = deviation if deviation.any() else None
+        ends = np.minimum(deviation, [y - within[0], within[1] - y])
+        bars = ends if deviation.any() else None
         panel.errorbar(x, y, bars, label=name, capsize=3, **style(index))
     panel.set(xlabel=labels[0], ylabel=labels[1])
     legend(figure, panel)
@@ -132,6 +136,10 @@ def scatter(
         panel.plot(ends, line[0] * ends + line[1], color="0.3", linestyle="--")
     panel.set(xlabel=labels[0], ylabel=labels[1])
     panel.margins(x=0.1, y=0.25)
+    if all(y >= 0 for points in series.values() for _, y, _ in points):
+        # A little below 0, or points there would be cut in half.
+        bottom, top = panel.get_ylim()
+        panel.set_ylim(max(bottom, -0.03 * top), top)
     if len(series) > 1:
         legend(figure, panel)
     return figure

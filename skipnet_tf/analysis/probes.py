@@ -1,4 +1,4 @@
-"""Experiments on a trained network: thresholds, scales, all gates open, time.
+"""Experiments on a trained network: thresholds, scales, other paths, time.
 
 Each returns plain arrays or rows; none changes the network.
 """
@@ -88,25 +88,39 @@ def _pieces(count, most=32):
     return [most] * full + ([rest] if rest else [])
 
 
-def ungated(model: SkipNet, dataset: tf.data.Dataset) -> np.ndarray:
-    """Predictions with every gate open.
+def imposed(
+    model: SkipNet, dataset: tf.data.Dataset, gates: np.ndarray
+) -> np.ndarray:
+    """Predictions with other decisions than the network's own.
 
     Args:
         model: A `SkipNet`.
         dataset: Batches of normalised images and labels.
+        gates: Float array `(policies, images, gates)`, 1 executed, 0 skipped.
 
     Returns:
-        Int array `(images,)`, in the order of the data set.
+        Int array `(policies, images)`, in the order of the data set.
     """
 
-    @tf.function(autograph=False, input_signature=dataset.element_spec[:1])
-    def predict(images):
-        every = tf.ones([tf.shape(images)[0], len(model.gates)])
-        logits = evaluation.route(model, images, actions=every)["logits"]
+    @tf.function(
+        autograph=False,
+        input_signature=[
+            dataset.element_spec[0],
+            tf.TensorSpec([None, gates.shape[2]]),
+        ],
+    )
+    def predict(images, actions):
+        logits = evaluation.route(model, images, actions=actions)["logits"]
         return tf.argmax(logits, axis=1)
 
     predict = predict.get_concrete_function()
-    return np.concatenate([predict(images).numpy() for images, _ in dataset])
+    gates = gates.astype("float32")
+    found, first = [], 0
+    for images, _ in dataset:
+        of_batch = gates[:, first : first + len(images)]
+        found.append([predict(images, tf.constant(a)) for a in of_batch])
+        first += len(images)
+    return np.concatenate(found, axis=1)
 
 
 def milliseconds(model: SkipNet, images: np.ndarray) -> np.ndarray:

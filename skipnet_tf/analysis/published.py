@@ -2,16 +2,15 @@
 
 Cost counts one multiply-add as one operation; sources that count two are
 halved.  Values marked as read off a figure are right to about 1 % of its
-axes.  PEFC and LCCL, the static compression of Fig. 5, are not here: the
-paper plots them and gives no numbers.
+axes; figures are those of the SkipNet paper unless another is named.  PEFC and
+LCCL, the static compression of Fig. 5, are not here: the paper plots them and
+gives no numbers.
 
 Reference:
     - [Wang et al., 2018](https://arxiv.org/abs/1711.09485)
 """
 
 import dataclasses
-
-_README = "README of the published code"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,6 +134,14 @@ DATASETS = {
     "cifar100": ("50k", "10k", "100"),
     "svhn_cropped": ("604k", "26k", "10"),
     "imagenet2012": ("1.28m", "50k", "1k"),
+}
+
+# Test images of the published accuracies.
+TEST_IMAGES = {
+    "cifar10": 10000,
+    "cifar100": 10000,
+    "svhn_cropped": 26032,
+    "imagenet2012": 50000,
 }
 
 # Accuracy in % of the networks without gates, by depth (Table 2).

@@ -2,12 +2,14 @@
 
 import base64
 import csv
+import dataclasses
 import html
 import io
 import os
 from collections.abc import Sequence
 
 from skipnet_tf.analysis.exhibits import Exhibit
+from skipnet_tf.analysis.records import NOISE
 from skipnet_tf.version import VERSION
 
 _STYLE = """
@@ -21,6 +23,8 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .25rem .7rem; text-align: right;
   border-bottom: 1px solid #8886; }
 td { white-space: nowrap; }
+.words :is(th, td) { white-space: normal; text-align: left;
+  vertical-align: top; }
 th:first-child, td:first-child { text-align: left; padding-left: 0; }
 figure { margin: 1rem 0; }
 img { max-width: 100%; background: #fff; border-radius: .3rem; }
@@ -62,7 +66,10 @@ def write(
             _write_csv(os.path.join(out, "data", f"{name}.csv"), rows)
         picture = _write_pictures(out, exhibit) if exhibit.figure else ""
         sections.append(_section(exhibit, picture))
-    claims = [exhibit.claim for exhibit in exhibits if exhibit.claim]
+    claims = [claim for exhibit in exhibits for claim in exhibit.claims]
+    if claims:
+        rows = [dataclasses.asdict(claim) for claim in claims]
+        _write_csv(os.path.join(out, "data", "claims.csv"), rows)
     page = _page(title, opening, claims, exhibits, sections, left_out)
     path = os.path.join(out, "report.html")
     with open(path, "w", encoding="utf-8") as file:
@@ -160,6 +167,26 @@ def _cell(value, spec):
     return text.replace("%", " %") if spec.endswith("%") else text
 
 
+def _claims(claims):
+    """What the paper says, whether it holds here, and by which numbers."""
+    lines = "".join(
+        f"<tr><td>{html.escape(claim.text)}</td>"
+        f"<td>{html.escape(claim.verdict)}</td>"
+        f"<td>{html.escape(claim.numbers)}</td></tr>"
+        for claim in claims
+    )
+    return (
+        "<h2>Claims of the paper</h2>"
+        '<div class="scroll"><table class="words"><thead><tr>'
+        '<th scope="col">claim</th><th scope="col">here</th>'
+        '<th scope="col">numbers</th></tr></thead>'
+        f"<tbody>{lines}</tbody></table></div>"
+        "<p>Of accuracies, in brackets: share of the dense network&#x27;s "
+        f"multiply-adds. {html.escape(NOISE)} Data: "
+        '<a href="data/claims.csv">claims.csv</a>.</p>'
+    )
+
+
 def _page(title, opening, claims, exhibits, sections, left_out):
     links = "".join(
         f'<li><a href="#{exhibit.name}">{html.escape(exhibit.title)}</a></li>'
@@ -169,11 +196,10 @@ def _page(title, opening, claims, exhibits, sections, left_out):
         f"<li>{html.escape(name)}: {html.escape(reason)}.</li>"
         for name, reason in left_out
     )
-    said = "".join(f"<li>{html.escape(claim)}</li>" for claim in claims)
     parts = [
         f"<h1>{html.escape(title)}</h1>",
         f"<p>{html.escape(' '.join(opening))}</p>",
-        f"<h2>Claims of the paper</h2><ul>{said}</ul>" if said else "",
+        _claims(claims) if claims else "",
         sections[0],
         f"<nav><h2>Contents</h2><ul>{links}</ul></nav>",
         *sections[1:],

@@ -6,6 +6,10 @@ from skipnet_tf.analysis import figures
 from skipnet_tf.analysis import findings
 from skipnet_tf.analysis import plots
 from skipnet_tf.analysis import probes
+from skipnet_tf.analysis.exhibits import FAILS
+from skipnet_tf.analysis.exhibits import HOLDS
+from skipnet_tf.analysis.exhibits import UNKNOWN
+from skipnet_tf.analysis.exhibits import Claim
 from skipnet_tf.analysis.exhibits import Exhibit
 from skipnet_tf.analysis.exhibits import LeftOut
 from skipnet_tf.analysis.exhibits import Study
@@ -75,14 +79,16 @@ def training_curves(study: Study) -> Exhibit:
                 "stage": stage,
                 "epoch": first + number,
                 "accuracy": float(row["val_accuracy"]),
-                "executed_blocks": float(row.get("val_executed_blocks", 1)),
+                # Of networks without gates there is no such column.
+                "executed_blocks": float(row.get("val_executed_blocks") or 1),
             }
             for number, row in enumerate(read_log(study.run, stage), start=1)
+            if row.get("val_accuracy")
         ]
         first += len(logs[stage])
     logs = {stage: rows for stage, rows in logs.items() if rows}
     if not logs:
-        raise LeftOut("no stage has a log.csv")
+        raise LeftOut("no stage has a log.csv with val_accuracy")
     ends = ", ".join(
         f"{stage} {percent(rows[-1]['accuracy'], 2)}"
         for stage, rows in logs.items()
@@ -136,23 +142,33 @@ def skip_rate_per_block(study: Study) -> Exhibit:
             study.groups,
             f"Skip rate of each block ({study.about})",
         ),
-        claim=_middle_group_claim(by_group, told),
+        claims=()
+        if study.random(study.last)
+        else _group_claims(by_group, told),
     )
 
 
-def _middle_group_claim(by_group, told):
-    if len(by_group) != 3:
-        return ""
-    holds = by_group[1] < min(by_group[0], by_group[2])
-    return (
-        "Group 2 skips less than groups 1 and 3 (Sec. 4.2): "
-        f"{'holds' if holds else 'does not hold'} ({told})."
-    )
+def _group_claims(by_group, told):
+    """Of three groups (CIFAR, Fig. 10a) and of four (ImageNet, Fig. 13)."""
+    if len(by_group) == 3:
+        claim = "Group 2 skips less than groups 1 and 3 (Fig. 10a)"
+        holds = by_group[1] < min(by_group[0], by_group[2])
+    elif len(by_group) == 4:
+        claim = "Group 3 skips more than the other groups (Fig. 13)"
+        holds = by_group[2] > max(*by_group[:2], by_group[3])
+    else:
+        return []
+    verdict = HOLDS if holds else FAILS
+    if not any(by_group):
+        verdict = UNKNOWN
+    return [Claim(claim, verdict, f"skipped: {told}")]
 
 
 def threshold_knob(study: Study) -> Exhibit:
     """Whether the threshold costs what one expects of it."""
-    routes, count = study.routes[study.last], study.count
+    routes, count = study.routes[study.looking], study.count
+    if len(routes.labels) < 2:
+        raise LeftOut("it compares two halves of the images")
     always = count.fixed + count.gates.sum()
     rows = []
     found = zip(
@@ -189,13 +205,13 @@ def threshold_knob(study: Study) -> Exhibit:
         caption=(
             "Accuracy and multiply-adds (of the dense network) at each "
             "threshold, on every other image and on the rest: the halves "
-            f"differ by at most {percent(gap)}, which is how well a "
+            f"differ by at most {100 * gap:.1f} points, which is how well a "
             "threshold chosen on some images fits others. Expected is what "
             "the probabilities at the trained threshold foretell; later "
             "gates see other features once earlier ones decide otherwise, "
-            f"which moves the cost by up to {percent(miss)}. The knob "
-            f"reaches from {percent(rows[-1]['even_images'])} to "
-            f"{percent(rows[0]['even_images'])}."
+            f"which moves the cost by up to {100 * miss:.1f} points. The "
+            f"knob reaches from {percent(rows[-1]['even_images'])} to "
+            f"{percent(rows[0]['even_images'])} of the dense network."
         ),
         data={"threshold_knob": rows},
         figure=plots.lines(

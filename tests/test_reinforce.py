@@ -1,0 +1,170 @@
+"""Beyond the paper: baselines, exploration, and a price that finds itself."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from training_cases import fit
+from training_cases import network
+from training_cases import sgd
+
+import skipnet_tf
+from skipnet_tf import policy
+from skipnet_tf import schedules
+
+_SEED = tf.constant([1, 2])
+_ROUTED = {
+    "gate_logits": tf.constant([[0.3, -0.2, 1.0], [0.1, 2.0, -1.0]]),
+    "gates": tf.constant([[1.0, 0.0, 1.0], [0.0, 0.0, 1.0]]),
+    "fixed_share": tf.constant(0.2),
+    "block_shares": tf.constant([0.4, 0.3, 0.2]),
+}
+_LOSS = tf.constant([0.5, 2.0])
+
+
+def _surprise():
+    """-log of the probability of each decision."""
+    p = 1 / (1 + np.exp(-_ROUTED["gate_logits"].numpy()))
+    gates = _ROUTED["gates"].numpy()
+    return -np.log(np.where(gates == 1, p, 1 - p))
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [
+        ("baseline", "critic"),
+        ("entropy_weight", -0.1),
+        ("min_probability", 0.5),
+        ("min_probability", -0.1),
+        ("target_macs", 0.0),
+        ("target_macs", 1.2),
+        ("target_macs", "half"),
+    ],
+)
+def test_bad_arguments_are_refused(argument, value):
+    with pytest.raises(ValueError, match=f"`{argument}`.*Received: "):
+        skipnet_tf.HybridReinforce(**{argument: value})
+
+
+def test_a_target_adapts_a_number_not_a_schedule():
+    with pytest.raises(ValueError, match="`alpha`.*Received: alpha=<"):
+        skipnet_tf.HybridReinforce(schedules.Ramp(0.0, 1.0, 5), target_macs=0.5)
+
+
+def test_a_self_critical_stage_subtracts_the_thresholded_return():
+    stage = skipnet_tf.HybridReinforce(0.3, baseline="self_critical")
+    reference = {
+        "reference_gates": tf.constant([[1.0, 0.0, 0.0], [1.0, 1.0, 0.0]]),
+        "reference_loss": tf.constant([0.4, 2.5]),
+    }
+    terms = stage.policy_terms({**_ROUTED, **reference}, _LOSS, 0, _SEED)
+    # Returns by hand, 0.1 for each block skipped from here on, minus the
+    # loss: of the samples, then of the reference.
+    sampled = np.array([[-0.4, -0.4, -0.5], [-1.8, -1.9, -2.0]])
+    thresholded = np.array([[-0.2, -0.2, -0.3], [-2.4, -2.4, -2.4]])
+    expected = np.mean(np.sum(_surprise() * (sampled - thresholded), axis=1))
+    assert float(terms["policy_loss"]) == pytest.approx(expected, rel=1e-5)
+    assert float(terms["mean_reward"]) == pytest.approx(-1.1)
+
+
+def test_the_moving_baseline_is_what_earlier_steps_saw():
+    stage = skipnet_tf.HybridReinforce(0.3, baseline="moving")
+    plain = skipnet_tf.HybridReinforce(0.3)
+    stage.build(3)
+    losses = [
+        float(s.policy_terms(_ROUTED, _LOSS, 0, _SEED)["policy_loss"])
+        for s in (plain, stage, stage)
+    ]
+    # Nothing was seen before the first step.
+    assert losses[1] == pytest.approx(losses[0])
+    # Then rates of 0.5, 0 and 1 and a loss of 1.25.
+    sampled = np.array([[-0.4, -0.4, -0.5], [-1.8, -1.9, -2.0]])
+    before = np.array([0.05 + 0.1 - 1.25, 0.1 - 1.25, -1.25])
+    expected = np.mean(np.sum(_surprise() * (sampled - before), axis=1))
+    assert losses[2] == pytest.approx(expected, rel=1e-5)
+    assert len(stage.variables) == 5 + 3
+
+
+def test_undecided_gates_are_rewarded():
+    plain = skipnet_tf.HybridReinforce(0.3)
+    stage = skipnet_tf.HybridReinforce(0.3, entropy_weight=0.7)
+    losses = [
+        float(s.policy_terms(_ROUTED, _LOSS, 0, _SEED)["policy_loss"])
+        for s in (plain, stage)
+    ]
+    p = 1 / (1 + np.exp(-_ROUTED["gate_logits"].numpy()))
+    entropy = -np.sum(p * np.log(p) + (1 - p) * np.log(1 - p), axis=1)
+    assert losses[0] - losses[1] == pytest.approx(0.7 * np.mean(entropy))
+
+
+def test_bounded_samples_are_credited_with_their_bounded_probability():
+    stage = skipnet_tf.HybridReinforce(0.3, min_probability=0.1)
+    assert stage.policy(_SEED) == policy.Sampled(_SEED, 0.1)
+    terms = stage.policy_terms(_ROUTED, _LOSS, 0, _SEED)
+    p = 0.1 + 0.8 / (1 + np.exp(-_ROUTED["gate_logits"].numpy()))
+    surprise = -np.log(np.where(_ROUTED["gates"].numpy() == 1, p, 1 - p))
+    sampled = np.array([[-0.4, -0.4, -0.5], [-1.8, -1.9, -2.0]])
+    expected = np.mean(np.sum(surprise * sampled, axis=1))
+    assert float(terms["policy_loss"]) == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_price_follows_what_is_spent():
+    stage = skipnet_tf.HybridReinforce(0.3, target_macs=0.5)
+    terms = stage.policy_terms(_ROUTED, _LOSS, 0, _SEED)
+    # Above 0 are all gates 0, half of gates 1 and half of gates 2.
+    thresholded = 0.2 + 0.4 + 0.15 + 0.1
+    p = 1 / (1 + np.exp(-_ROUTED["gate_logits"].numpy()))
+    probable = 0.2 + float(np.mean(p, axis=0) @ [0.4, 0.3, 0.2])
+    alpha = 0.3 + 0.04 * (thresholded - 0.5)
+    assert float(stage.alpha) == pytest.approx(alpha)
+    assert float(terms["price"]) == pytest.approx(
+        alpha + 5.0 * (probable - 0.5)
+    )
+
+
+def test_a_price_may_fall_below_zero():
+    stage = skipnet_tf.HybridReinforce(0.0, target_macs=1.0)
+    terms = stage.policy_terms(_ROUTED, _LOSS, 0, _SEED)
+    assert float(stage.alpha) < 0 > float(terms["price"])
+
+
+def test_a_target_below_what_every_image_pays_is_refused():
+    stage = skipnet_tf.HybridReinforce(target_macs=0.1)
+    with pytest.raises(ValueError, match="`target_macs`.*0.200 of the"):
+        stage.policy_terms(_ROUTED, _LOSS, 0, _SEED)
+
+
+def _trained(stage, steps=3, **arguments):
+    model = network(**arguments)
+    model.compile(sgd(), stage=stage)
+    return model, fit(model, steps)
+
+
+@pytest.mark.parametrize("baseline", ["moving", "self_critical"])
+def test_baselines_train_a_network_and_survive_saving(baseline, tmp_path):
+    model, logs = _trained(
+        skipnet_tf.HybridReinforce(
+            baseline=baseline, target_macs=0.95, min_probability=0.1
+        )
+    )
+    assert np.isfinite(logs.history["policy_loss"]).all()
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert loaded.stage.get_config() == model.stage.get_config()
+    assert loaded.stage.target_macs == 0.95
+    fit(loaded)
+
+
+def test_the_reference_leaves_statistics_alone():
+    seen = {}
+    for baseline in ("none", "self_critical"):
+        keras.utils.set_random_seed(0)
+        model, _ = _trained(skipnet_tf.HybridReinforce(baseline=baseline), 1)
+        seen[baseline] = [
+            weight.numpy()
+            for weight in model.non_trainable_variables
+            if "moving" in weight.path
+        ]
+        assert seen[baseline]
+    for one, other in zip(*seen.values(), strict=True):
+        np.testing.assert_array_equal(one, other)
