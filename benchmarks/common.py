@@ -1,13 +1,11 @@
 """What the benchmarks share: flags, rounds, the machine, files of results."""
 
-import contextlib
 import glob
 import importlib.metadata
 import importlib.util
 import itertools
 import json
 import os
-import platform
 import sys
 import time
 from collections.abc import Collection
@@ -90,18 +88,15 @@ def machine(packages: Iterable[str]) -> dict[str, str]:
     Returns:
         Dict of strings.
     """
-    processor = platform.processor() or platform.machine()
-    with contextlib.suppress(OSError):
-        with open("/proc/cpuinfo") as file:
-            names = [line for line in file if line.startswith("model name")]
-        if names:
-            processor = names[0].split(":", 1)[1].strip()
+    # Not above: children set TensorFlow's environment before they import it.
+    from skipnet_tf import model_card
+
     versions = {
         package: f"{package} {importlib.metadata.version(package)}"
         for package in packages
     }
     cores = f"{os.cpu_count()} logical cores"
-    return {"processor": processor, "cores": cores, **versions}
+    return {"processor": model_card.processor(), "cores": cores, **versions}
 
 
 def rounds(seconds: float) -> Iterator[int]:

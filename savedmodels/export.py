@@ -22,11 +22,11 @@ from absl import app
 from absl import flags
 from absl import logging
 
-import skipnet_tf
 from skipnet_tf import data
 from skipnet_tf import evaluation
 from skipnet_tf import export
 from skipnet_tf import frozen
+from skipnet_tf import models
 from skipnet_tf.analysis import probes
 from skipnet_tf.skipnet import GATES
 
@@ -167,9 +167,9 @@ def _build(recipe):
     if _DEPTH.value is None or _GATE.value is None:
         raise ValueError("--weights needs --depth and --gate (none: dense)")
     family = "imagenet" if recipe.augmentation == "resized_crop" else "cifar"
-    kind = "resnet" if _GATE.value == "none" else "skipnet"
-    make = getattr(skipnet_tf, f"{family}_{kind}")
-    arguments = {} if kind == "resnet" else {"gate": _GATE.value}
+    gated = _GATE.value != "none"
+    make = models.NETWORKS[family][gated]
+    arguments = {"gate": _GATE.value} if gated else {}
     classes = _NUM_CLASSES.value or recipe.num_classes
     return make(depth=_DEPTH.value, num_classes=classes, **arguments)
 

@@ -218,7 +218,13 @@ def _timing(run, dense, folder, images):
     details = map(tf.config.experimental.get_device_details, devices)
     names = [found.get("device_name", "GPU") for found in details]
     return {
-        "hardware": ", ".join([model_card.processor(), *names]),
+        "hardware": ", ".join(
+            [
+                model_card.processor(),
+                f"{os.cpu_count()} logical cores",
+                *names,
+            ]
+        ),
         "milliseconds_per_image": {
             f"batch {batch}": {
                 **taken,

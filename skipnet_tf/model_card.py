@@ -2,7 +2,6 @@
 
 import contextlib
 import datetime
-import os
 import platform
 from collections.abc import Mapping
 
@@ -78,4 +77,4 @@ def processor() -> str:
         for line in file:
             if line.startswith("model name"):
                 name = line.split(":", 1)[1].strip()
-    return f"{name}, {os.cpu_count()} logical cores"
+    return name

@@ -257,3 +257,10 @@ def _gate(gate, depth):
             f"`gate` must be one of {(*GATES, 'ff')}. Received: gate={gate!r}"
         )
     return gate
+
+
+# By family, then by whether blocks are gated.
+NETWORKS = {
+    "cifar": {False: cifar_resnet, True: cifar_skipnet},
+    "imagenet": {False: imagenet_resnet, True: imagenet_skipnet},
+}

@@ -112,8 +112,8 @@ def test_networks_take_turns_on_repeated_images(tmp_path, monkeypatch):
     np.testing.assert_array_equal(seen[-1][1], images[[0, 1, 2, 0]])
 
 
-def test_the_processor_has_a_name_and_cores():
-    assert f", {os.cpu_count()} logical cores" in model_card.processor()
+def test_the_processor_has_a_name():
+    assert model_card.processor().strip()
 
 
 @pytest.mark.slow

@@ -1,14 +1,18 @@
 """Beyond the paper: baselines, exploration, and a price that finds itself."""
 
+import building
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from cases import two_replicas
+from trainer_cases import parse
 from training_cases import fit
 from training_cases import network
 from training_cases import sgd
 
 import skipnet_tf
+from skipnet_tf import data
 from skipnet_tf import policy
 from skipnet_tf import schedules
 
@@ -122,6 +126,16 @@ def test_the_price_follows_what_is_spent():
     )
 
 
+def test_a_target_may_fall_with_the_steps():
+    stage = skipnet_tf.HybridReinforce(
+        0.3, target_macs=schedules.Ramp(1.0, 0.5, 10)
+    )
+    stage = type(stage).from_config(stage.get_config())
+    stage.policy_terms(_ROUTED, _LOSS, 4, _SEED)
+    # 0.85 is spent, see above, where 0.8 is asked for at step 4.
+    assert float(stage.alpha) == pytest.approx(0.3 + 0.04 * 0.05)
+
+
 def test_a_price_may_fall_below_zero():
     stage = skipnet_tf.HybridReinforce(0.0, target_macs=1.0)
     terms = stage.policy_terms(_ROUTED, _LOSS, 0, _SEED)
@@ -168,3 +182,44 @@ def test_the_reference_leaves_statistics_alone():
         assert seen[baseline]
     for one, other in zip(*seen.values(), strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.slow
+def test_replicas_agree_on_price_and_baseline():
+    with two_replicas().scope():
+        model, _ = _trained(
+            skipnet_tf.HybridReinforce(baseline="moving", target_macs=0.95)
+        )
+    for value in model.stage.variables:
+        copies = [copy.numpy() for copy in value.values]
+        np.testing.assert_array_equal(*copies)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--alpha=0.4", "--price_ramp=0.5"], {"alpha": [0.0, 0.2, 0.4]}),
+        (
+            ["--target_macs=0.6", "--price_ramp=0.5"],
+            {"alpha": [0.1] * 3, "target_macs": [1.0, 0.8, 0.6]},
+        ),
+        (["--entropy_weight=0.2"], {"entropy_weight": [0.2, 0.15, 0.1]}),
+    ],
+)
+def test_trainers_make_schedules(arguments, expected):
+    parse("--workdir=w", *arguments)
+    info = data.describe("digits", "train[:10]")
+    model = network()
+    stage = building._late_stage("hrl", model, info, steps=8, gentle=1.0)
+    for name, values in expected.items():
+        value = getattr(stage, name)
+        found = [value(s) if callable(value) else value for s in (0, 2, 4)]
+        np.testing.assert_allclose(found, values, rtol=1e-6)
+
+
+def test_a_retreat_is_gentler():
+    parse("--workdir=w", "--alpha=0.4", "--rl_weight=0.8")
+    info = data.describe("digits", "train[:10]")
+    stage = building._late_stage("hrl", network(), info, steps=8, gentle=0.5)
+    assert float(stage.alpha) == pytest.approx(0.2)
+    assert float(stage.rl_weight) == pytest.approx(0.4)

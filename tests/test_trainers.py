@@ -122,8 +122,11 @@ def test_a_length_is_given_once_in_steps_or_in_epochs(tmp_path):
 
 def test_learning_rates_follow_the_batch_they_are_meant_for():
     parse("--workdir=x", "--batch_size=32", "--learning_rate_batch=128")
-    assert building.learning_rate(late=False) == 0.1 / 4
-    assert building.learning_rate(late=True) == 0.01 / 4
+    assert building.learning_rate("base") == (0.1 / 4, 0.1)
+    assert building.learning_rate("hrl") == (0.01 / 4, 0.01)
+    parse("--workdir=w", "--sp_learning_rate=0.02")
+    assert building.learning_rate("base") == (0.1, 0.1)
+    assert building.learning_rate("budget") == (0.02, 0.02)
 
 
 def test_a_batch_that_cannot_be_divided_is_refused(tmp_path):

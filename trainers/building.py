@@ -10,17 +10,9 @@ import skipnet_tf
 from skipnet_tf import checkpoints
 from skipnet_tf import experiment
 from skipnet_tf import interop
+from skipnet_tf import models
 from skipnet_tf import peers
 
-# The paper's networks: small images, or photographs.
-_RESNETS = {
-    "cifar": skipnet_tf.cifar_resnet,
-    "imagenet": skipnet_tf.imagenet_resnet,
-}
-_SKIPNETS = {
-    "cifar": skipnet_tf.cifar_skipnet,
-    "imagenet": skipnet_tf.imagenet_skipnet,
-}
 # Stages that train the gates of a network that may be new.
 _EARLY = ("sp", "target_rate", "budget")
 _LATE = ("hrl", "rl")
@@ -161,11 +153,10 @@ def _network(stage, family, info, depth):
     }
     if family == "imagenet":
         arguments["stride_on"] = values.stride_on
-    if stage == "base":
-        return _RESNETS[family](**arguments)
-    return _SKIPNETS[family](
-        gate=values.gate, gate_init=values.gate_init, **arguments
-    )
+    gated = stage != "base"
+    if gated:
+        arguments |= {"gate": values.gate, "gate_init": values.gate_init}
+    return models.NETWORKS[family][gated](**arguments)
 
 
 def _loss():

@@ -17,6 +17,7 @@ import shared
 from absl import flags
 
 import skipnet_tf
+from skipnet_tf import models
 from skipnet_tf import state_dicts
 from skipnet_tf.skipnet import GATES
 
@@ -116,13 +117,11 @@ def _line(entries, classes, depth):
 
 def _make(family, depth, classes, stride_on):
     arguments = {"depth": depth, "num_classes": _NUM_CLASSES.value or classes}
-    kind = "resnet"
     if _GATE.value:
-        kind = "skipnet"
         arguments["gate"] = _GATE.value
     if family == "imagenet":
         arguments["stride_on"] = stride_on
-    return getattr(skipnet_tf, f"{family}_{kind}")(**arguments)
+    return models.NETWORKS[family][_GATE.value is not None](**arguments)
 
 
 if __name__ == "__main__":
