@@ -55,6 +55,14 @@ _DATA_DIR = flags.DEFINE_string(
 _TEST = flags.DEFINE_string(
     "test", None, "Test split, for a run that was trained without one."
 )
+_THRESHOLD = flags.DEFINE_float(
+    "threshold",
+    None,
+    "Probability from which on a block runs, if not 0.5: to be chosen on "
+    "validation images.",
+    lower_bound=0.0,
+    upper_bound=1.0,
+)
 _STATIC_IMAGES = flags.DEFINE_integer(
     "static_images",
     2000,
@@ -100,6 +108,8 @@ def _publish():
     stage = trained.stage_of(run, _STAGE.value)
     dense = _dense(run)
     model = run.model(stage)
+    if _THRESHOLD.value is not None:
+        model.threshold = _THRESHOLD.value
     result = {"published_stage": stage, **trained.result(run)}
     splits = _splits(run, result)
     _add_test(run, result, splits)
@@ -107,11 +117,19 @@ def _publish():
         "network": os.path.basename(_DENSE.value or "base"),
         **{kind: _summary(dense, split) for kind, split in splits.items()},
     }
+    published = {kind: _summary(model, split) for kind, split in splits.items()}
+    result["published"] = published
+    if isinstance(model, SkipNet):
+        result["published"] |= {"threshold": model.threshold}
     if isinstance(model, SkipNet) and _STATIC_IMAGES.value:
-        found = result["stages"][stage]["validation"]
+        found = published["validation"]
         result["static_choice"] = _static(model, splits, found["macs"])
+    card = trained.card(run, stage)
+    card["results"] = {
+        split.split: published[kind] for kind, split in splits.items()
+    }
     with versions.new_version(_DIRECTORY.value) as (folder, version):
-        _export(run, model, folder, trained.card(run, stage))
+        _export(run, model, folder, card)
         if _BENCHMARK.value:
             images = next(iter(splits["validation"].images()))[0]
             result["timing"] = _timing(run, dense, folder, images)

@@ -37,8 +37,9 @@ class HybridReinforce(Stage):
     method.
 
     Args:
-        alpha: Float, at least 0, price of computation: the reward of skipping
-            every block. Defaults to `0.1`, the published CIFAR value.
+        alpha: Float, at least 0 unless `target_macs` adapts it, price of
+            computation: the reward of skipping every block. Defaults to
+            `0.1`, the published CIFAR value.
         beta: Float, weight of the prediction loss in the reward, or
             `"alpha/N"`, the paper's choice for ImageNet. Defaults to `1.0`.
         gamma: Float in [0, 1], discount from gate to gate. Defaults to `1.0`.
@@ -114,7 +115,9 @@ class HybridReinforce(Stage):
             self.beta = beta
         else:
             values["beta"] = beta
-        self._set_hyperparameters(**values)
+        # An adapted price may have fallen below 0 when it was saved.
+        signed = () if target_macs is None else ("alpha",)
+        self._set_hyperparameters(signed, **values)
         self.costs = None if costs is None else [float(c) for c in costs]
         if self.costs is not None and min(self.costs) <= 0:
             raise ValueError(f"`costs` must be positive. Received: {costs}")

@@ -86,13 +86,14 @@ class Stage:
         values = (getattr(self, name) for name in self.hyperparameters)
         return [value for value in values if not callable(value)] + self.state
 
-    def _set_hyperparameters(self, **values):
+    def _set_hyperparameters(self, signed=(), **values):
         self.hyperparameters = tuple(values)
         for name, value in values.items():
             if isinstance(value, dict):
                 value = keras.saving.deserialize_keras_object(value)
             if not callable(value):
-                check_number(name, value)
+                low = -math.inf if name in signed else 0.0
+                check_number(name, value, low)
                 value = variable(float(value), name)
             setattr(self, name, value)
 

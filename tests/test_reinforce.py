@@ -140,6 +140,8 @@ def test_a_price_may_fall_below_zero():
     stage = skipnet_tf.HybridReinforce(0.0, target_macs=1.0)
     terms = stage.policy_terms(_ROUTED, _LOSS, 0, _SEED)
     assert float(stage.alpha) < 0 > float(terms["price"])
+    again = type(stage).from_config(stage.get_config())
+    assert float(again.alpha) == float(stage.alpha)
 
 
 def test_a_target_below_what_every_image_pays_is_refused():

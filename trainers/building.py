@@ -35,7 +35,7 @@ def plan(stage: str, family: str, splits: experiment.Data) -> experiment.Plan:
         ValueError: If its length is given twice.
     """
     steps = _steps(stage, splits)
-    recalibrate = 0 if stage == "base" else flags.FLAGS.recalibrate
+    recalibrate = flags.FLAGS.recalibrate if stage in _LATE else 0
     return experiment.Plan(
         name=stage,
         steps=steps,
@@ -253,6 +253,6 @@ def _optimizer(stage, steps, gentle):
         l2=values.l2,
         use_ema=values.ema > 0,
         ema_momentum=values.ema,
-        gate_rate=values.gate_rate,
+        gate_rate=values.gate_rate if late else 1.0,
         gate_l2=values.gate_l2,
     )

@@ -39,9 +39,7 @@ _SP_FLAGS = _TEACHER_FLAGS | {
     "sp_learning_rate",
     "sp_steps",
     "sp_epochs",
-    "gate_rate",
     "gate_l2",
-    "recalibrate",
 }
 _PEER_FLAGS = {
     "target",
@@ -55,6 +53,8 @@ _HRL_FLAGS = {
     "gamma",
     "rl_weight",
     "target_macs",
+    "gate_rate",
+    "recalibrate",
     "price_ramp",
     "baseline",
     "entropy_weight",

@@ -21,7 +21,8 @@ def define(defaults: dict) -> None:
     number(
         "gate_rate",
         1.0,
-        "Learning rate of gates relative to that of all other weights.",
+        "Learning rate of gates in hrl and rl, relative to that of all other "
+        "weights.",
     )
     number(
         "gate_l2", None, "L2 regularisation of gates. Not given: that of --l2."
@@ -30,8 +31,8 @@ def define(defaults: dict) -> None:
         "recalibrate",
         0,
         "Batches from which the statistics of normalisation are measured anew "
-        "at the end of every stage with gates, under the thresholded policy; "
-        "0: those of training stay.",
+        "at the end of hrl and rl, under the thresholded policy; 0: those of "
+        "training stay.",
         lower_bound=0,
     )
     number(
