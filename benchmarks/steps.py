@@ -8,9 +8,9 @@ from architectures import Architecture
 
 from skipnet_tf import policy
 from skipnet_tf.optimizers import SGD
+from skipnet_tf.reinforce import HybridReinforce
 from skipnet_tf.resnet import ResNet
 from skipnet_tf.skipnet import SkipNet
-from skipnet_tf.stages import HybridReinforce
 from skipnet_tf.stages import Supervised
 
 _LEARNING_RATE = 0.01

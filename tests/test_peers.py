@@ -169,7 +169,8 @@ def test_a_stage_logs_its_loss_and_no_reward(name):
     model.compile(sgd(), stage=_STAGES[name](), run_eagerly=True)
     history = fit(model, validation_data=(IMAGES, LABELS)).history
     shared = {"loss", "executed_blocks", "multiply_adds"}
-    validated = {f"val_{key}" for key in shared}
+    routes = {"distinct_paths", "input_dependent_gates"}
+    validated = {f"val_{key}" for key in shared | routes}
     assert set(history) == shared | {"policy_loss"} | validated
 
 
