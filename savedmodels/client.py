@@ -16,10 +16,10 @@ import sys
 # gRPC brings TensorFlow along, and TensorFlow news of its start.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-import classification  # noqa: E402
-import connection  # noqa: E402
-from absl import app  # noqa: E402
-from absl import flags  # noqa: E402
+import classification
+import connection
+from absl import app
+from absl import flags
 
 _URL = flags.DEFINE_string(
     "url", "http://localhost:8501", "Server: http, https or grpc."

@@ -10,11 +10,11 @@ With `--flagfile=FILE` the flags come from a file, one in a line.
 """
 
 import os
-import sys
 import tempfile
 
 import keras
 import numpy as np
+import plain_errors
 import tensorflow as tf
 import timing
 import trained
@@ -102,16 +102,8 @@ def main(argv):
     # the age of the loader that servers use.
     logging.set_verbosity(logging.WARNING)
     tf.get_logger().setLevel("ERROR")
-    try:
+    with plain_errors.told():
         _export()
-    except (
-        ValueError,
-        ImportError,
-        RuntimeError,
-        OSError,
-        tf.errors.OpError,
-    ) as error:
-        sys.exit(f"error: {error}")
 
 
 def _export():

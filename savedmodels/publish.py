@@ -12,10 +12,10 @@ README.md here describes the folder.
 import dataclasses
 import os
 import shutil
-import sys
 import tempfile
 
 import keras
+import plain_errors
 import tensorflow as tf
 import timing
 import trained
@@ -90,16 +90,8 @@ def main(argv):
     # the age of the loader that servers use.
     logging.set_verbosity(logging.WARNING)
     tf.get_logger().setLevel("ERROR")
-    try:
+    with plain_errors.told():
         print(_publish())
-    except (
-        ValueError,
-        ImportError,
-        RuntimeError,
-        OSError,
-        tf.errors.OpError,
-    ) as error:
-        sys.exit(f"error: {error}")
 
 
 def _publish():

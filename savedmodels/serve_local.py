@@ -8,15 +8,15 @@ Serving.  The flags are those of `tensorflow_model_server`.
 
 import os
 import signal
-import sys
 import threading
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-import tensorflow as tf  # noqa: E402
-from absl import app  # noqa: E402
-from absl import flags  # noqa: E402
-from absl import logging  # noqa: E402
+import plain_errors
+import tensorflow as tf
+from absl import app
+from absl import flags
+from absl import logging
 
 _BASE_PATH = flags.DEFINE_string(
     "model_base_path", None, "Folder of the versions.", required=True
@@ -53,16 +53,8 @@ def main(argv):
     # The loader of sessions announces what it reads, and its own age.
     tf.get_logger().setLevel("ERROR")
     logging.set_verbosity(logging.INFO)
-    try:
+    with plain_errors.told():
         _serve()
-    except (
-        ValueError,
-        ImportError,
-        RuntimeError,
-        OSError,
-        tf.errors.OpError,
-    ) as error:
-        sys.exit(f"error: {error}")
 
 
 def _serve():

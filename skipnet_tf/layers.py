@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from skipnet_tf import flops
 
-_MOMENTUM = 0.9
+MOMENTUM = 0.9
 EPSILON = 1e-5
 
 # Log-odds of running a block at the start under `init="open"`, p = 0.88: low
@@ -178,7 +178,7 @@ class BatchNormalization(keras.layers.Layer):
             (self.moving_variance, variance),
         ):
             value = tf.convert_to_tensor(moving)
-            moving.assign(value + (1.0 - _MOMENTUM) * (batch - value))
+            moving.assign(value + (1.0 - MOMENTUM) * (batch - value))
         return outputs
 
     def scale_and_offset(self) -> tuple[np.ndarray, np.ndarray]:

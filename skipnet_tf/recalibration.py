@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from skipnet_tf import policy
+from skipnet_tf.layers import MOMENTUM
 from skipnet_tf.layers import BatchNormalization
 from skipnet_tf.resnet import ResNet
 from skipnet_tf.skipnet import SkipNet
@@ -84,7 +85,6 @@ def recalibrated(
 def _averages(model, dataset, batches, actions, layers, before):
     """Pairs of arrays, mean and variance, for each layer."""
     run = _forward(model, dataset, actions)
-    share = _share()
     sums = [[np.zeros(w.shape) for w in pair] for pair in before]
     counts = np.zeros(len(layers), int)
     nothing = [[np.zeros_like(w) for w in pair] for pair in before]
@@ -97,7 +97,7 @@ def _averages(model, dataset, batches, actions, layers, before):
         for index, pair in enumerate(_read(layers)):
             counts[index] += any(w.any() for w in pair)
             for total, w in zip(sums[index], pair):
-                total += w / share
+                total += w / (1.0 - MOMENTUM)
         taken += 1
     if taken < (batches or 1):
         raise ValueError(_too_few(batches or 1, taken))
@@ -130,13 +130,6 @@ def _forward(model, dataset, actions):
         return run.get_concrete_function()
     finally:
         model.training_execution = execution
-
-
-def _share():
-    """How much of a batch's statistics the moving ones take on."""
-    layer = BatchNormalization()
-    layer(tf.ones([1, 1, 1, 1]), training=True)
-    return float(layer.moving_mean.numpy()[0])
 
 
 def _normalisations(model):

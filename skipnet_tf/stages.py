@@ -93,7 +93,7 @@ class Stage:
                 value = keras.saving.deserialize_keras_object(value)
             if not callable(value):
                 low = -math.inf if name in signed else 0.0
-                check_number(name, value, low)
+                _check_number(name, value, low)
                 value = variable(float(value), name)
             setattr(self, name, value)
 
@@ -139,8 +139,7 @@ def mean_over_replicas(values: tf.Tensor) -> tf.Tensor:
     return context.all_reduce(tf.distribute.ReduceOp.SUM, values) / replicas
 
 
-def check_number(name: str, value, low: float = 0.0) -> None:
-    """Raises `ValueError` unless a hyper-parameter is a number from `low`."""
+def _check_number(name, value, low):
     if not isinstance(value, numbers.Real) or not math.isfinite(value):
         raise ValueError(
             f"`{name}` must be a number or a schedule. "
