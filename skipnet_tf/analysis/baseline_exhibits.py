@@ -13,6 +13,7 @@ from skipnet_tf.analysis.exhibits import Exhibit
 from skipnet_tf.analysis.exhibits import LeftOut
 from skipnet_tf.analysis.exhibits import percent
 from skipnet_tf.analysis.records import NOISE
+from skipnet_tf.analysis.records import SETTING
 from skipnet_tf.analysis.records import comparable
 from skipnet_tf.analysis.records import compare
 from skipnet_tf.analysis.records import network
@@ -24,12 +25,7 @@ _SIMILAR = 0.1  # of the dense network's multiply-adds
 
 _COLUMNS = (
     ("kind", "", ""),
-    ("depth", "depth", ""),
-    ("gate", "gate", ""),
-    ("alpha", "alpha", "g"),
-    ("runs", "n", ""),
-    ("accuracy", "accuracy", ".2%"),
-    ("accuracy_std", "+-", ".2%"),
+    *SETTING,
     ("macs_fraction", "multiply-adds of dense", ".1%"),
 )
 

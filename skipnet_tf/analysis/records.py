@@ -18,6 +18,15 @@ _NAMES = {
 }
 _Z = 1.959964  # standard errors that hold 95 %
 
+# Columns of tables whose rows are settings, see `over_seeds`.
+SETTING = (
+    ("depth", "depth", ""),
+    ("gate", "gate", ""),
+    ("alpha", "alpha", "g"),
+    ("runs", "n", ""),
+    ("accuracy", "accuracy", ".2%"),
+    ("accuracy_std", "+-", ".2%"),
+)
 NOISE = (
     "Accuracies of two settings are told apart where they differ by more than "
     "1.96 standard errors, which come from the number of images and, with "

@@ -7,6 +7,7 @@ from skipnet_tf.analysis import figures
 from skipnet_tf.analysis import published
 from skipnet_tf.analysis.exhibits import Exhibit
 from skipnet_tf.analysis.exhibits import LeftOut
+from skipnet_tf.analysis.records import SETTING
 from skipnet_tf.analysis.records import comparable
 from skipnet_tf.analysis.records import over_seeds
 from skipnet_tf.analysis.records import records
@@ -79,12 +80,7 @@ def settings(runs: Sequence[Run]) -> Exhibit:
         data={"settings": rows, "side_by_side": records(runs)},
         table=(
             ("kind", "stage", ""),
-            ("depth", "depth", ""),
-            ("gate", "gate", ""),
-            ("alpha", "alpha", "g"),
-            ("runs", "n", ""),
-            ("accuracy", "accuracy", ".2%"),
-            ("accuracy_std", "+-", ".2%"),
+            *SETTING,
             ("macs_fraction", "of dense", ".1%"),
             ("macs_fraction_std", "+-", ".1%"),
         ),
