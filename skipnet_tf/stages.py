@@ -193,21 +193,6 @@ class Supervised(Stage):
             return policy.Soft()
         return policy.Random(self.skip_rate, seed, whole_batch=True)
 
-    def probes(self, images: tf.Tensor, seed) -> dict:
-        """Further routes that a training step tries, without gradients.
-
-        Args:
-            images: Int scalar, images of the replica's batch.
-            seed: Int32 tensor `(2,)`, the seed that `policy` was given.
-
-        Returns:
-            Dict from names to `(policy, first)`: how many of the first images
-            to route under which policy, in inference. `policy_terms` receives
-            each as a pair of gates `(first, gates)` and cross-entropy
-            `(first,)`, under its name.
-        """
-        return {}
-
     def inference_policy(self, threshold, images):
         if self.gating == "random":
             seed = tf.constant(_INFERENCE_SEED)
