@@ -24,6 +24,7 @@ from skipnet_tf import evaluation
 from skipnet_tf import flops
 from skipnet_tf.analysis import __main__ as command
 from skipnet_tf.analysis import exhibits
+from skipnet_tf.analysis import image_exhibits
 from skipnet_tf.analysis import plots
 from skipnet_tf.analysis import report as pages
 
@@ -221,6 +222,19 @@ def test_the_skip_rates_in_the_data_are_those_of_the_images(report):
             decisions = [i["gates"][int(row["block"]) - 1] for i in images]
             expected = decisions.count("0") / len(images)
             assert float(row["skip_rate"]) == pytest.approx(expected)
+
+
+def test_images_are_shown_where_they_may_be(workdir):
+    run = evaluation.open_run(workdir)
+    for shown, pictures in ((True, 3), (False, None)):
+        study = exhibits.study(run, shows_images=shown)
+        rows = {"most": ([0, 2, 3], ["a", "b", "c"]), "none": ([], [])}
+        figure = study.photographs(rows, "Some")
+        found = figure and sum(len(axes.images) for axes in figure.axes)
+        assert found == pictures
+        drawn = image_exhibits.easiest_and_hardest(study)
+        assert (drawn.figure is None) != shown
+        assert len(drawn.data["easiest_and_hardest"]) == 16
 
 
 def test_what_is_left_out_is_named_with_the_reason(report):

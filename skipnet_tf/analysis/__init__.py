@@ -100,7 +100,9 @@ def _names(workdir):
     return sorted(e.name for e in os.scandir(workdir) if e.is_dir())
 
 
-def draw_all(workdir: str, out: str, run: str | None = None) -> str:
+def draw_all(
+    workdir: str, out: str, run: str | None = None, shows_images: bool = True
+) -> str:
     """Writes the report of a run or a sweep and prints its first paragraph.
 
     Args:
@@ -108,6 +110,8 @@ def draw_all(workdir: str, out: str, run: str | None = None) -> str:
         out: String, folder of the report; made if missing.
         run: Optional string, the run of a sweep that the exhibits of a
             single run show. Defaults to `None`, the last one with gates.
+        shows_images: Bool, whether pictures may show images of the data set,
+            whose licence may not let them be published. Defaults to `True`.
 
     Returns:
         The path of the page.
@@ -121,7 +125,7 @@ def draw_all(workdir: str, out: str, run: str | None = None) -> str:
     runs = open_runs(workdir)
     chosen = _choose(runs, run)
     report.make_folder(out)
-    study = exhibits.study(chosen)
+    study = exhibits.study(chosen, shows_images)
     makers = {make: functools.partial(make, study) for make in OF_A_RUN}
     makers |= {make: functools.partial(make, runs) for make in OF_RUNS}
     shown, left_out = _make(makers)

@@ -18,6 +18,11 @@ def main() -> None:
     what.add_argument("--compare", nargs="+", help="Workdirs side by side.")
     parser.add_argument("--out", required=True, help="Folder of the report.")
     parser.add_argument("--run", help="The run of a sweep to look at closely.")
+    parser.add_argument(
+        "--no_images",
+        action="store_true",
+        help="Show no image of the data set, whatever its licence.",
+    )
     arguments = parser.parse_args()
     # Its warnings are about code, not about what the user asked for.
     tf.get_logger().setLevel("ERROR")
@@ -26,7 +31,10 @@ def main() -> None:
             path = analysis.compare(arguments.compare, arguments.out)
         else:
             path = analysis.draw_all(
-                arguments.workdir, arguments.out, arguments.run
+                arguments.workdir,
+                arguments.out,
+                arguments.run,
+                shows_images=not arguments.no_images,
             )
     except (ValueError, ImportError, OSError) as error:
         sys.exit(f"error: {error}")

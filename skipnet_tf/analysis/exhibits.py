@@ -12,6 +12,7 @@ import tqdm
 from skipnet_tf import data
 from skipnet_tf import evaluation
 from skipnet_tf import flops
+from skipnet_tf.analysis import figures
 from skipnet_tf.analysis import findings
 from skipnet_tf.analysis import plots
 from skipnet_tf.analysis import probes
@@ -90,11 +91,13 @@ class Study:
         networks: Dict from stage to `SkipNet`, in the order of training;
             empty where no finished stage has gates.
         routes: Dict from stage to `evaluation.Routes`.
+        shows_images: Bool, whether exhibits may show images of the data set.
     """
 
     run: evaluation.Run
     networks: dict[str, SkipNet]
     routes: dict[str, evaluation.Routes]
+    shows_images: bool = True
 
     @property
     def last(self) -> str:
@@ -129,6 +132,19 @@ class Study:
         """Images by their position, uint8 `(indices, height, width, 3)`."""
         images = probes.pick(self.run.images(), indices)
         return probes.pixels(images, self.run.preprocessing())
+
+    def photographs(
+        self, rows: dict[str, tuple[Sequence[int], Sequence[str]]], title: str
+    ) -> plots.Figure | None:
+        """Rows of images by their positions, each with its label."""
+        rows = {name: row for name, row in rows.items() if len(row[0])}
+        if not (self.shows_images and rows):
+            return None
+        drawn = {
+            name: (self.pixels(indices), labels)
+            for name, (indices, labels) in rows.items()
+        }
+        return figures.photographs(drawn, f"{title} ({self.about})")
 
     @functools.cached_property
     def count(self) -> flops.Count:
@@ -174,11 +190,12 @@ class Study:
         return found
 
 
-def study(run: evaluation.Run) -> Study:
+def study(run: evaluation.Run, shows_images: bool = True) -> Study:
     """Loads the networks of a run and runs them over its images.
 
     Args:
         run: An `evaluation.Run`.
+        shows_images: See `Study`. Defaults to `True`.
 
     Returns:
         A `Study`.
@@ -195,6 +212,7 @@ def study(run: evaluation.Run) -> Study:
             stage: evaluation.collect(network, run.images())
             for stage, network in bar
         },
+        shows_images=shows_images,
     )
 
 

@@ -37,7 +37,7 @@ def easiest_and_hardest(study: Study) -> Exhibit:
             f"{short(names[routes.labels[i]])}\n{blocks[i]} of {count} blocks"
             for i in chosen
         ]
-        drawn[name] = study.pixels(chosen), labels
+        drawn[name] = chosen, labels
         rows += [
             {
                 "row": name,
@@ -57,9 +57,8 @@ def easiest_and_hardest(study: Study) -> Exhibit:
             f"{blocks.min()} to {blocks.max()} of {count} blocks."
         ),
         data={"easiest_and_hardest": rows},
-        figure=figures.photographs(
-            drawn,
-            f"Easiest and hardest images for {study.last} ({study.about})",
+        figure=study.photographs(
+            drawn, f"Easiest and hardest images for {study.last}"
         ),
     )
 

@@ -2,7 +2,6 @@
 
 import numpy as np
 
-from skipnet_tf.analysis import figures
 from skipnet_tf.analysis import findings
 from skipnet_tf.analysis.exhibits import Claim
 from skipnet_tf.analysis.exhibits import Exhibit
@@ -74,17 +73,15 @@ def changed_predictions(study: Study) -> Exhibit:
     gained = changed[routes.predictions[changed] == routes.labels[changed]]
     drawn = {}
     for name, chosen in (("lost", lost), ("gained", gained)):
-        if len(chosen):
-            chosen = chosen[:_COLUMNS]
-            drawn[name] = (
-                study.pixels(chosen),
-                [
-                    f"{short(names[before])}\nto {short(names[after])}"
-                    for before, after in zip(
-                        every[chosen], routes.predictions[chosen]
-                    )
-                ],
-            )
+        chosen = chosen[:_COLUMNS]
+        classes = zip(every[chosen], routes.predictions[chosen])
+        drawn[name] = (
+            chosen,
+            [
+                f"{short(names[before])}\nto {short(names[after])}"
+                for before, after in classes
+            ],
+        )
     rows = [
         {
             "image": int(i),
@@ -107,9 +104,5 @@ def changed_predictions(study: Study) -> Exhibit:
             f"{study.last} runs."
         ),
         data={"changed_predictions": rows},
-        figure=figures.photographs(
-            drawn, f"Changed by skipping, {study.last} ({study.about})"
-        )
-        if drawn
-        else None,
+        figure=study.photographs(drawn, f"Changed by skipping, {study.last}"),
     )
