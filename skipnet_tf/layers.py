@@ -135,7 +135,8 @@ class BatchNormalization(keras.layers.Layer):
     Call arguments:
         inputs: Float tensor `(batch, height, width, channels)`.
         training: Whether batch statistics are used, and the moving ones
-            updated. Defaults to `False`.
+            updated; never where `trainable` is `False`, as in Keras.
+            Defaults to `False`.
 
     Returns:
         Tensor of the shape and dtype of `inputs`.
@@ -164,7 +165,7 @@ class BatchNormalization(keras.layers.Layer):
         self.moving_variance = weight("moving_variance", "ones", False)
 
     def call(self, inputs, training=False):
-        if not training:
+        if not (training and self.trainable):
             return self._fused(inputs, self.moving_mean, self.moving_variance)[
                 0
             ]

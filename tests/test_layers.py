@@ -90,6 +90,18 @@ def test_batch_normalization_uses_moving_statistics_at_inference():
         np.testing.assert_array_equal(old, new)
 
 
+def test_frozen_batch_normalization_trains_as_it_infers():
+    layer = layers.BatchNormalization()
+    layer.build((None, None, None, 1))
+    layer.moving_mean.assign([4])
+    inputs = np.array([1, 2, 3, 6], "float32").reshape(2, 2, 1, 1)
+    layer.trainable = False
+    outputs = layer(inputs, training=True)
+    # The moving variance is 1 to begin with.
+    np.testing.assert_allclose(outputs, inputs - 4, rtol=1e-4)
+    np.testing.assert_array_equal(layer.moving_mean, [4])
+
+
 def test_scale_and_offset_are_batch_normalization_at_inference():
     layer = layers.BatchNormalization()
     layer.build((None, None, None, 2))
