@@ -238,7 +238,8 @@ class Run:
         workdir: String, the folder.
         dataset: String, a data set that `skipnet_tf.data` knows.
         data_dir: Optional string, where it is.
-        split: String, the test split, or validation where there is none.
+        split: String, the test split, or validation where there is none, or
+            a stage has not seen it.
         summaries: Dict from stage to `evaluation.summary` on that split, in
             the order of training.
         image_size: Optional int, side of the photographs in pixels. Defaults
@@ -325,7 +326,9 @@ def open_run(workdir: str) -> Run:
     if os.path.exists(path):
         with open(path) as file:
             result = json.load(file)
-    kind = "test" if result.get("test_split") else "validation"
+    # Stages may have been trained before a test split was named.
+    tested = all("test" in found for found in result["stages"].values())
+    kind = "test" if result.get("test_split") and tested else "validation"
     run = Run(
         workdir=workdir,
         dataset=result.get("dataset"),

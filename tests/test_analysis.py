@@ -237,6 +237,18 @@ def test_images_are_shown_where_they_may_be(workdir):
         assert len(drawn.data["easiest_and_hardest"]) == 16
 
 
+def test_stages_are_compared_on_a_split_that_all_have_seen(workdir, tmp_path):
+    run = shutil.copytree(workdir, tmp_path / "run")
+    result = json.loads((run / "result.json").read_text())
+    result["test_split"] = "test"
+    result["stages"]["hrl"]["test"] = result["stages"]["hrl"]["validation"]
+    (run / "result.json").write_text(json.dumps(result))
+    assert evaluation.open_run(str(run)).split == SPLIT
+    result["stages"]["base"]["test"] = result["stages"]["base"]["validation"]
+    (run / "result.json").write_text(json.dumps(result))
+    assert evaluation.open_run(str(run)).split == "test"
+
+
 def test_what_is_left_out_is_named_with_the_reason(report):
     page = (report / "report.html").read_text()
     assert "Left out" in page
