@@ -234,6 +234,7 @@ def test_images_are_shown_where_they_may_be(workdir):
         assert found == pictures
         drawn = image_exhibits.easiest_and_hardest(study)
         assert (drawn.figure is None) != shown
+        assert ("not shown" in drawn.caption) != shown
         assert len(drawn.data["easiest_and_hardest"]) == 16
 
 

@@ -40,7 +40,8 @@ def learners(runs: Sequence[Run]) -> Exhibit:
     series = {}
     for row in rows:
         name = f"{row['kind']}, {network(row)}"
-        place = row["alpha"], 100 * row["accuracy"], 100 * row["accuracy_std"]
+        deviation = 100 * (row["accuracy_std"] or 0.0)
+        place = row["alpha"], 100 * row["accuracy"], deviation
         series.setdefault(name, []).append(place)
     # A line needs two prices.
     series = {name: found for name, found in series.items() if len(found) > 1}
@@ -261,7 +262,7 @@ def _better(first, second):
     """1 where the first costs less and is no worse, -1 the other way round."""
     accuracy = compare(first, second)
     errors = [
-        row["macs_fraction_std"] / math.sqrt(row["runs"])
+        (row["macs_fraction_std"] or 0.0) / math.sqrt(row["runs"])
         for row in (first, second)
     ]
     saved = second["macs_fraction"] - first["macs_fraction"]

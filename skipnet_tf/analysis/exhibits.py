@@ -146,6 +146,11 @@ class Study:
         }
         return figures.photographs(drawn, f"{title} ({self.about})")
 
+    @property
+    def withheld(self) -> str:
+        """What a caption says where images may not be shown."""
+        return "" if self.shows_images else " The images are not shown here."
+
     @functools.cached_property
     def count(self) -> flops.Count:
         """Multiply-adds of the network, part by part."""

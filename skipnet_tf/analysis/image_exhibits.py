@@ -55,6 +55,7 @@ def easiest_and_hardest(study: Study) -> Exhibit:
             "with class and blocks executed; the surest predictions come "
             "first among equals above, and last below. Executed: "
             f"{blocks.min()} to {blocks.max()} of {count} blocks."
+            f"{study.withheld}"
         ),
         data={"easiest_and_hardest": rows},
         figure=study.photographs(

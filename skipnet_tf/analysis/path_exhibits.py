@@ -100,8 +100,8 @@ def changed_predictions(study: Study) -> Exhibit:
             f"open and lost by skipping: {len(lost)}; wrong and gained: "
             f"{len(gained)}; wrong both times: "
             f"{len(changed) - len(lost) - len(gained)}. "
-            "Shown: prediction with all blocks, and with those that "
-            f"{study.last} runs."
+            "Given: prediction with all blocks, and with those that "
+            f"{study.last} runs.{study.withheld}"
         ),
         data={"changed_predictions": rows},
         figure=study.photographs(drawn, f"Changed by skipping, {study.last}"),

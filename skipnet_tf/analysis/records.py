@@ -79,7 +79,8 @@ def over_seeds(runs: Sequence[Run]) -> list[dict]:
     Returns:
         List of dicts: `kind`, `depth`, `gate`, `alpha`, `runs`, `images`, and
         the means of `accuracy`, `macs` and `macs_fraction` with
-        `accuracy_std` and `macs_fraction_std`, of the sample, 0 for one run.
+        `accuracy_std` and `macs_fraction_std`, of the sample,
+        `None` for one run.
     """
     keys = ("kind", "depth", "gate", "alpha")
     groups = {}
@@ -97,7 +98,7 @@ def over_seeds(runs: Sequence[Run]) -> list[dict]:
 def _moments(found):
     def moments(name):
         values = [row[name] for row in found]
-        spread = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+        spread = float(np.std(values, ddof=1)) if len(values) > 1 else None
         return {name: float(np.mean(values)), f"{name}_std": spread}
 
     return {
@@ -142,7 +143,7 @@ def _error(row):
     # Agresti and Coull: two more of either kind, or 100 % would be certain.
     images = row["images"] + 4
     share = (row["accuracy"] * row["images"] + 2) / images
-    of_seeds = row["accuracy_std"] / math.sqrt(row["runs"])
+    of_seeds = (row["accuracy_std"] or 0.0) / math.sqrt(row["runs"])
     return math.hypot(of_seeds, math.sqrt(share * (1 - share) / images))
 
 

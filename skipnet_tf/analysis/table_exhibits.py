@@ -93,7 +93,7 @@ def datasets(runs: Sequence[Run]) -> Exhibit:
     settings = run.settings(next(iter(run.summaries)))
     splits = [settings.get(f"{part}_split") for part in ("train", "validation")]
     rows = []
-    for split in filter(None, [*splits, run.split]):
+    for split in filter(None, dict.fromkeys([*splits, run.split])):
         info = data.describe(
             run.dataset, split, run.data_dir, image_size=run.image_size
         )
