@@ -6,6 +6,7 @@ from skipnet_tf import objectives
 from skipnet_tf import optimizers
 from skipnet_tf import schedules
 from skipnet_tf.distillation import Distillation
+from skipnet_tf.elastic import Elastic
 from skipnet_tf.export import export_saved_model
 from skipnet_tf.interop import load_keras_weights
 from skipnet_tf.interop import load_pytorch_weights
@@ -32,6 +33,7 @@ __version__ = VERSION
 __all__ = [
     "Budget",
     "Distillation",
+    "Elastic",
     "HybridReinforce",
     "Reinforce",
     "ResNet",

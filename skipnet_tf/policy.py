@@ -12,6 +12,7 @@ block runs. Minus infinity always runs it, plus infinity never.
 
 import dataclasses
 
+import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
@@ -161,6 +162,38 @@ class Random:
         unread = tf.zeros([batch])
         decisions = [self(unread, gate) for gate in range(gates)]
         return _imposed(tf.stack(decisions, axis=1))
+
+
+@dataclasses.dataclass(frozen=True)
+class Elastic:
+    """Runs the first blocks of every group, as many as are drawn.
+
+    Args:
+        depths: Tuple of a pair for each group: fewest blocks that run, and all.
+        seed: Int32 tensor `(2,)`: equal seeds draw equal depths.
+    """
+
+    depths: tuple[tuple[int, int], ...]
+    seed: tf.Tensor
+
+    def __call__(self, logits: tf.Tensor, gate: int) -> tf.Tensor:
+        group, place = self._place(gate)
+        least, most = self.depths[group]
+        drawn = tf.random.stateless_uniform(
+            tf.shape(logits),
+            tf.random.experimental.stateless_fold_in(self.seed, group),
+            least,
+            most + 1,
+            tf.int32,
+        )
+        return tf.cast(place < drawn, logits.dtype)
+
+    def _place(self, gate):
+        """Group of the gate's block, and its place in there."""
+        firsts = np.cumsum([0] + [blocks for _, blocks in self.depths])
+        block = gate + 1  # the first block has no gate
+        group = int(np.searchsorted(firsts, block, "right")) - 1
+        return group, block - int(firsts[group])
 
 
 @dataclasses.dataclass(frozen=True)

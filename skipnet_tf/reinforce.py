@@ -132,11 +132,11 @@ class HybridReinforce(Stage):
         """Whether training runs the thresholded policy too."""
         return self.baseline == "self_critical"
 
-    def build(self, gates):
+    def build(self, groups):
         self.state = []
         if self.baseline == "moving":
             self.state = [
-                variable(tf.zeros([gates]), "moving_skips"),
+                variable(tf.zeros([sum(groups) - 1]), "moving_skips"),
                 variable(0.0, "moving_loss"),
                 variable(0.0, "moving_weight"),
             ]

@@ -88,7 +88,7 @@ class SkipNet(StagedClassifier):
                 "`threshold` must be a probability, in [0, 1]. "
                 f"Received: threshold={threshold}"
             )
-        super().__init__(gates=sum(blocks) - 1, name=name, dtype=dtype)
+        super().__init__(groups=blocks, name=name, dtype=dtype)
         self.backbone = ResNet(
             blocks,
             filters,

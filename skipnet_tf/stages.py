@@ -6,6 +6,7 @@ its own variables, so that weights move freely from stage to stage.
 
 import math
 import numbers
+from collections.abc import Sequence
 
 import keras
 import tensorflow as tf
@@ -36,13 +37,14 @@ class Stage:
         self.seed = seed
         self.state = []
 
-    def build(self, gates: int) -> None:
-        """Makes the variables of `state`, which training steps change.
+    def build(self, groups: Sequence[int]) -> None:
+        """Fits the stage to a network; called by `compile`.
 
-        Called by `compile`.
+        Makes the variables of `state`, which training steps change.
 
         Args:
-            gates: Positive int, number of gates.
+            groups: Sequence of positive ints, blocks in each group, of which
+                all but the very first have a gate.
         """
 
     def policy(self, seed):

@@ -1,6 +1,7 @@
 """The train step of networks with gates (Sec. 3.3, Algorithm 1)."""
 
 import logging
+from collections.abc import Sequence
 
 import keras
 import tensorflow as tf
@@ -20,15 +21,18 @@ class StagedClassifier(Classifier):
     `dense_multiply_adds`.
 
     Args:
-        gates: Positive int, number of gates.
+        groups: Sequence of positive ints, blocks in each group, of which all
+            but the very first have a gate.
         name: Optional string.
         dtype: Optional dtype policy.
     """
 
-    def __init__(self, gates: int, name: str | None = None, dtype=None):
+    def __init__(
+        self, groups: Sequence[int], name: str | None = None, dtype=None
+    ):
         super().__init__(name=name, dtype=dtype)
-        self.gate_count = gates
-        self.route_metrics = metrics_module.RouteMetrics(gates)
+        self.groups = tuple(groups)
+        self.route_metrics = metrics_module.RouteMetrics(sum(groups) - 1)
         self._tracked_metrics = self.route_metrics.all()
         self.stage = Supervised()
         self.training_execution = self.stage.execution
@@ -46,7 +50,7 @@ class StagedClassifier(Classifier):
                 "which differentiates no loss of the prediction. "
                 f"Received: stage={stage!r}"
             )
-        stage.build(self.gate_count)
+        stage.build(self.groups)
         self.stage = stage
         self.training_execution = self._possible(stage.execution, jit_compile)
         return stage

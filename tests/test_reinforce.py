@@ -74,7 +74,7 @@ def test_a_self_critical_stage_subtracts_the_thresholded_return():
 def test_the_moving_baseline_is_what_earlier_steps_saw():
     stage = skipnet_tf.HybridReinforce(0.3, baseline="moving")
     plain = skipnet_tf.HybridReinforce(0.3)
-    stage.build(3)
+    stage.build((2, 2))
     losses = [
         float(s.policy_terms(_ROUTED, _LOSS, 0, _SEED)["policy_loss"])
         for s in (plain, stage, stage)

@@ -14,7 +14,7 @@ from skipnet_tf import models
 from skipnet_tf import peers
 
 # Stages that train the gates of a network that may be new.
-_EARLY = ("sp", "target_rate", "budget")
+_EARLY = ("sp", "elastic", "target_rate", "budget")
 _LATE = ("hrl", "rl")
 _CONSTANT_WARMUP = 0.01  # published
 _IMAGES_TO_MATCH = 256  # for statistics of imported shortcuts
@@ -181,6 +181,11 @@ def _early_stage(stage, steps):
     if stage == "sp":
         return skipnet_tf.Supervised(
             values.gating, values.skip_rate, values.seed
+        )
+    if stage == "elastic":
+        least = [int(blocks) for blocks in values.min_blocks]
+        return skipnet_tf.Elastic(
+            least if len(least) > 1 else least[0], values.seed, _execution()
         )
     arguments = {"temperature": values.gumbel_temperature, "seed": values.seed}
     if values.target is not None:

@@ -4,7 +4,7 @@ from absl import flags
 
 from skipnet_tf import reinforce
 
-STAGES = ("base", "sp", "target_rate", "budget", "hrl", "rl")
+STAGES = ("base", "sp", "elastic", "target_rate", "budget", "hrl", "rl")
 
 
 def define(defaults: dict) -> None:
@@ -36,9 +36,10 @@ def define(defaults: dict) -> None:
         ["base", "sp", "hrl"],
         "Stages in order: base (dense network), sp (supervised "
         "pre-training), hrl (hybrid reinforcement learning), rl (pure "
-        "reinforcement learning); instead of sp, or of sp and hrl, "
-        "target_rate (ConvNet-AIG) or budget (DynConv, LAUDNet), which have "
-        "the length, learning rate, start and teacher of sp.",
+        "reinforcement learning); instead of sp, elastic (depths drawn at "
+        "random, before hrl); instead of sp and hrl, target_rate (ConvNet-AIG) "
+        "or budget (DynConv, LAUDNet). They have the length, learning rate, "
+        "start and teacher of sp.",
     )
     flags.register_validator(
         "stages",
@@ -59,6 +60,19 @@ def _define_objective(defaults):
         "skipped at random (the paper's SDV).",
     )
     number("skip_rate", 0.0, "Share of blocks that --gating=random skips.", 1.0)
+    flags.DEFINE_list(
+        "min_blocks",
+        ["1"],
+        "Fewest blocks of each group that elastic trains an image with: one "
+        "number, or one for each group.",
+    )
+    flags.register_validator(
+        "min_blocks",
+        lambda texts: (
+            bool(texts) and all(t.isdigit() and int(t) for t in texts)
+        ),
+        "must be positive whole numbers",
+    )
     number("alpha", defaults["alpha"], "Price of computation in the reward.")
     flags.DEFINE_string(
         "beta",
@@ -187,12 +201,12 @@ def _define_start():
     flags.DEFINE_bool(
         "sp_from_base",
         False,
-        "Start sp, target_rate and budget from the dense network.",
+        "Start sp, elastic, target_rate and budget from the dense network.",
     )
     flags.DEFINE_enum(
         "hrl_from",
         "sp",
-        ["sp", "target_rate", "budget"],
+        ["sp", "elastic", "target_rate", "budget"],
         "The stage that hrl and rl start from.",
     )
     flags.DEFINE_bool(

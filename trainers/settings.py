@@ -42,6 +42,7 @@ _SP_FLAGS = _TEACHER_FLAGS | {
     "gate_l2",
 }
 _PEER_FLAGS = {
+    "min_blocks",
     "target",
     "target_weight",
     "gumbel_temperature",
@@ -133,6 +134,8 @@ def _unread(stage):
         return unread - _TEACHER_FLAGS if flags.FLAGS.distill_base else unread
     if stage == "sp":
         return _FREE_FLAGS | _PEER_FLAGS | _HRL_FLAGS
+    if stage == "elastic":
+        return (_FREE_FLAGS | _HRL_FLAGS) - {"execution"}
     if stage in ("target_rate", "budget"):
         return _FREE_FLAGS | _HRL_FLAGS
     if flags.FLAGS.hrl_from == "sp":

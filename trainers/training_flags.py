@@ -54,7 +54,7 @@ def define(defaults: dict) -> None:
 
 def _define_length(defaults):
     for stage in ("base", "sp", "hrl"):
-        also = {"hrl": " and rl", "sp": ", target_rate and budget"}
+        also = {"hrl": " and rl", "sp": ", elastic, target_rate and budget"}
         of = f"of {stage}{also.get(stage, '')}"
         flags.DEFINE_integer(
             f"{stage}_steps",
@@ -88,12 +88,12 @@ def _define_learning_rate(defaults):
     number(
         "learning_rate",
         defaults["learning_rate"],
-        "Of base, sp, target_rate and budget.",
+        "Of base, sp, elastic, target_rate and budget.",
     )
     number(
         "sp_learning_rate",
         None,
-        "Of sp, target_rate and budget. Not given: --learning_rate.",
+        "Of sp, elastic, target_rate and budget. Not given: --learning_rate.",
     )
     number("hrl_learning_rate", defaults["hrl_learning_rate"], "Of hrl and rl.")
     flags.DEFINE_integer(

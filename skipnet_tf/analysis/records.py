@@ -15,6 +15,7 @@ _NAMES = {
     "rl": "RL",
     "target_rate": "target rate (ConvNet-AIG)",
     "budget": "budget (DynConv)",
+    "elastic": "elastic depth",
 }
 _Z = 1.959964  # standard errors that hold 95 %
 
