@@ -5,6 +5,7 @@ import functools
 from collections.abc import Callable
 
 import numpy as np
+import pytest
 import tensorflow as tf
 
 import skipnet_tf
@@ -174,3 +175,8 @@ def two_replicas():
     and TensorFlow would take them for those of the first.
     """
     return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+
+
+def slow(*values):
+    """A row of `parametrize` for a larger one of a family of networks."""
+    return pytest.param(*values, marks=pytest.mark.slow)

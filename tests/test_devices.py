@@ -136,6 +136,7 @@ def test_replicas_draw_decisions_of_their_own():
     assert 0 < np.mean(first) < 1
 
 
+@pytest.mark.slow
 def test_xla_takes_the_same_hybrid_step():
     # Imposed, for XLA draws other numbers from the same seed.
     results = []

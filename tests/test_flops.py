@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from cases import slow
 
 import skipnet_tf
 from skipnet_tf import flops
@@ -36,8 +37,8 @@ def test_cifar_networks_cost_what_the_paper_says(depth, published):
         (38, "ff1", 8.328e7, 15.05),
         (38, "ff2", 8.328e7, 12.04),
         (38, "rnn", 8.328e7, 0.024),
-        (110, "ff2", 2.531e8, 12.35),
-        (152, "rnn", 3.522e8, 0.0248),
+        slow(110, "ff2", 2.531e8, 12.35),
+        slow(152, "rnn", 3.522e8, 0.0248),
     ],
 )
 def test_gates_cost_their_published_share(depth, gate, published, percent):
@@ -78,7 +79,7 @@ def test_gates_by_hand():
 
 
 @pytest.mark.parametrize(
-    ("depth", "published"), [(50, 4.089e9), (101, 7.801e9)]
+    ("depth", "published"), [(50, 4.089e9), slow(101, 7.801e9)]
 )
 def test_imagenet_networks_cost_what_is_published(depth, published):
     counted = flops.count(skipnet_tf.imagenet_resnet(depth), (224, 224, 3))

@@ -10,6 +10,7 @@ from cases import GATES
 from cases import divide_opinions
 from cases import images
 from cases import skipnet
+from cases import slow
 from cases import trained
 
 import skipnet_tf
@@ -56,12 +57,12 @@ def test_cifar_100_adds_ninety_rows_to_the_classifier():
     ("depth", "gate", "published"),
     [
         (38, "ff", 1_148_798),
-        (74, "ff", 2_316_770),
+        slow(74, "ff", 2_316_770),
         (110, "ff", 2_609_798),
         (38, "rnn", 571_913),
-        (74, "rnn", 1_162_109),
-        (110, "rnn", 1_752_305),
-        (152, "rnn", 2_440_867),
+        slow(74, "rnn", 1_162_109),
+        slow(110, "rnn", 1_752_305),
+        slow(152, "rnn", 2_440_867),
     ],
 )
 def test_cifar_skipnets_have_the_published_number_of_parameters(
@@ -86,8 +87,8 @@ def test_cifar_skipnets_have_the_published_number_of_parameters(
         (18, 11_689_512),
         (34, 21_797_672),
         (50, 25_557_032),
-        (101, 44_549_160),
-        (152, 60_192_808),
+        slow(101, 44_549_160),
+        slow(152, 60_192_808),
     ],
 )
 def test_imagenet_networks_have_the_published_number_of_parameters(

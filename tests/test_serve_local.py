@@ -111,6 +111,7 @@ def test_the_scripts_from_start_to_end(folder):
     assert bad.stderr.startswith(b"-: error: HTTP 400: ")
 
 
+@pytest.mark.slow
 def test_a_server_without_versions_says_what_to_do(tmp_path):
     got = subprocess.run(
         [
