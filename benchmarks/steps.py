@@ -25,10 +25,11 @@ class Imposed(HybridReinforce):
     Args:
         percent: Int, per cent of the images that run a block.
         execution: See `HybridReinforce`.
+        baseline: See `HybridReinforce`. Defaults to `"none"`.
     """
 
-    def __init__(self, percent: int, execution: str):
-        super().__init__(execution=execution)
+    def __init__(self, percent: int, execution: str, baseline: str = "none"):
+        super().__init__(execution=execution, baseline=baseline)
         self._rate = 1 - percent / 100
 
     def policy(self, seed):
@@ -85,9 +86,11 @@ def build(
     Args:
         architecture: The shapes.
         precision: `"float32"` or `"bfloat16"`.
-        kind: `"dense"`, `"sp"`, `"masked"`, `"conditional"` or `"keras"`.
-        percent: Int, per cent of the images that run a block, of `"masked"`
-            and `"conditional"`.
+        kind: `"dense"`, `"sp"`, `"masked"`, `"conditional"`,
+            `"self_critical"` (masked, and the thresholded policy run too) or
+            `"keras"`.
+        percent: Int, per cent of the images that run a block, of those that
+            sample decisions.
         batch: Positive int, images in a step.
         threads: Positive int.
 
@@ -123,12 +126,18 @@ def compiled(architecture: Architecture, kind: str, percent: int):
         "num_classes": architecture.classes,
         "input_shape": (architecture.size, architecture.size, 3),
     }
-    optimizer = SGD(_LEARNING_RATE, momentum=0.9, l2=1e-4)
+    # Gates stay as open as they start: where they shut, the thresholded policy
+    # of "self_critical" would soon cost nothing.
+    optimizer = SGD(_LEARNING_RATE, momentum=0.9, l2=1e-4, gate_rate=0.0)
     if kind == "dense":
         model = ResNet(**shapes)
         model.compile(optimizer, metrics=["accuracy"])
         return model
-    stage = Supervised() if kind == "sp" else Imposed(percent, kind)
+    stage = Supervised()
+    if kind == "self_critical":
+        stage = Imposed(percent, "masked", kind)
+    elif kind != "sp":
+        stage = Imposed(percent, kind)
     model = SkipNet(**shapes)
     model.compile(optimizer, metrics=["accuracy"], stage=stage)
     return model

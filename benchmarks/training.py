@@ -23,7 +23,15 @@ import turns
 from absl import app
 from absl import flags
 
-_KINDS = ("dense", "sp", "masked", "conditional", "keras", "pytorch")
+_KINDS = (
+    "dense",
+    "sp",
+    "masked",
+    "self_critical",
+    "conditional",
+    "keras",
+    "pytorch",
+)
 _MASKED_PERCENT = 50  # all blocks are computed, whatever the share
 # Kinds that are the dense network, down to the number of weights.
 _PEERS = ("keras", "pytorch")
@@ -145,7 +153,11 @@ def contenders(kinds: set[str], shares: list[int]) -> list[turns.Contender]:
     Returns:
         List of `turns.Contender`.
     """
-    percents = {"masked": [_MASKED_PERCENT], "conditional": shares}
+    percents = {
+        "masked": [_MASKED_PERCENT],
+        "self_critical": [_MASKED_PERCENT],
+        "conditional": shares,
+    }
     return [
         turns.Contender(kind, percent)
         for kind in _KINDS

@@ -10,10 +10,13 @@ _LABELS = {
     "dense": "dense",
     "sp": "SP",
     "masked": "HRL masked",
+    "self_critical": "HRL masked, self-critical",
     "conditional": "HRL conditional",
     "keras": "plain Keras, dense",
     "pytorch": "PyTorch, dense",
 }
+# Whose decisions are imposed, so that a share of the images runs a block.
+_SAMPLING = ("masked", "self_critical", "conditional")
 _PRECISIONS = ("float32", "bfloat16")
 _TEXT = """\
 Batches of {batch} on {threads}; images per second, from medians. Speeds are
@@ -53,7 +56,7 @@ class Speeds:
 
 def label(kind: str, percent: int) -> str:
     """A contender in words."""
-    share = f", {percent} %" if kind in ("masked", "conditional") else ""
+    share = f", {percent} %" if kind in _SAMPLING else ""
     return _LABELS[kind] + share
 
 

@@ -211,6 +211,8 @@ def test_every_flag_file_is_for_its_trainer(script):
         assert set(names) <= known, path
         parse("--workdir=x", *[g for g in given if "dataset" not in g])
         assert len(set(names)) == len(names), path
+        if "the paper" in " ".join(lines[:3]):  # which has no such bonus
+            assert not flags.FLAGS.entropy_weight, path
 
 
 @pytest.mark.slow

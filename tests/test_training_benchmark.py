@@ -231,10 +231,13 @@ def test_the_input_pipeline_counts_images():
 
 
 def test_dense_is_always_among_the_contenders():
-    found = training.contenders({"conditional", "masked"}, [50, 10, 50])
+    found = training.contenders(
+        {"conditional", "masked", "self_critical"}, [50, 10, 50]
+    )
     assert [(c.kind, c.percent) for c in found] == [
         ("dense", 100),
         ("masked", 50),
+        ("self_critical", 50),
         ("conditional", 50),
         ("conditional", 10),
     ]
