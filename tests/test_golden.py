@@ -11,7 +11,6 @@ import types
 import numpy as np
 import pytest
 import tensorflow as tf
-from cases import slow
 from golden import formula
 
 import skipnet_tf
@@ -24,11 +23,9 @@ _NETWORKS = {
     "cifar10_feedforward_110": lambda: skipnet_tf.cifar_skipnet(110, "ff2"),
     "imagenet_rnn_gate_18": lambda: skipnet_tf.imagenet_skipnet(18, "rnn"),
 }
-_DEEPEST = "cifar10_feedforward_110"
-_CASES = [n if n != _DEEPEST else slow(n) for n in _NETWORKS]
 
 
-@pytest.fixture(scope="module", params=_CASES)
+@pytest.fixture(scope="module", params=list(_NETWORKS))
 def case(request):
     """One network with its published weights and what it computes."""
     golden = dict(np.load(_FOLDER / f"{request.param}.npz"))
