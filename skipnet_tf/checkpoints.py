@@ -69,7 +69,8 @@ def load_weights(
     """Loads the weights of a file, ours or PyTorch's.
 
     A SkipNet also takes those of its dense network: its gates stay as they
-    are. Call this before `compile`.
+    are. A dense network takes those within a `.keras` file of a SkipNet. Call
+    this before `compile`.
 
     Args:
         model: Network to receive the weights.
@@ -98,7 +99,7 @@ def load_weights(
     reason = None
     for candidate in candidates:
         try:
-            saved = _saved(path, candidate)
+            saved = _saved(path, candidate, model)
             break
         except (ValueError, KeyError, TypeError, OSError) as error:
             reason = error
@@ -113,10 +114,12 @@ def load_weights(
     _copy_weights(saved, candidate, new_classifier)
 
 
-def _saved(path, like):
+def _saved(path, like, model):
     """The network in the file, if it has the architecture of `like`."""
     if path.endswith(".keras"):
         saved = keras.saving.load_model(path, compile=False)
+        if isinstance(model, ResNet):
+            saved = interop.backbone_of(saved)
     else:
         classes = {"num_classes": _classes(path)}
         saved = type(like).from_config({**like.get_config(), **classes})

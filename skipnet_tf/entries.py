@@ -53,7 +53,7 @@ def of_published(model: SkipNet) -> list[Entry]:
     Raises:
         ValueError: If the gates are others.
     """
-    if model.gate == "pool":
+    if model.gate not in ("rnn", "ff1", "ff2"):
         raise ValueError(
             "`model` must have gates that were published, rnn, ff1 or ff2, or "
             f"be given a dense network. Received: gate={model.gate!r}"

@@ -1,9 +1,7 @@
 """Trained layers as few operations on constants, for inference alone.
 
-Batch normalisation is folded into the convolution before it; the embedding of
-a recurrent gate into the input weights of its LSTM cell, which then is one
-operation; the two logits of a feed-forward gate into their difference, the
-log-odds of running the block. Sums that fold are made in float64.
+Batch normalisation is folded into the convolution before it. Sums that fold
+are made in float64.
 """
 
 import dataclasses
@@ -13,9 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from skipnet_tf import gates
 from skipnet_tf import layers
-from skipnet_tf import ops
 
 # Multiply-adds are linear in the areas of the maps. Here they are a vector:
 # a constant, then the factors of the areas of the image, of the image halved
@@ -98,7 +94,7 @@ class Convolution:
     ) -> "Convolution":
         """Folds `norm` into `convolution`."""
         scale, offset = norm.scale_and_offset()
-        kernel = _array(convolution.kernel) * scale
+        kernel = array(convolution.kernel) * scale
         return cls(kernel, offset, convolution.strides[0])
 
     def __call__(self, maps: tf.Tensor) -> tf.Tensor:
@@ -133,7 +129,7 @@ class Dense:
     @classmethod
     def fold(cls, dense: keras.layers.Dense) -> "Dense":
         """The constants of a trained layer."""
-        return cls(_array(dense.kernel), _array(dense.bias))
+        return cls(array(dense.kernel), array(dense.bias))
 
     def __call__(self, inputs: tf.Tensor) -> tf.Tensor:
         product = tf.matmul(inputs, tf.constant(self.kernel, tf.float32))
@@ -144,168 +140,6 @@ class Dense:
         return multiply_adds(constant=self.kernel.size)
 
 
-class RecurrentGate:
-    """RNNGate (Fig. 3c): a fused LSTM cell on the spatial mean, one product.
-
-    Args:
-        gate: The trained `skipnet_tf.gates.RecurrentGate`.
-
-    Call arguments:
-        features: Maps, and their means over space, `(batch, channels)`.
-        state: Pair of float32 `(batch, units)`.
-
-    Returns:
-        `(logits, state)`: float32 `(batch, 1)` without `bias`; new state.
-    """
-
-    reads_means = True
-
-    def __init__(self, gate: gates.RecurrentGate):
-        cell, decision = gate.recurrence.cell, gate.recurrence.decision
-        self._units = gate.units
-        self._cost = gate.multiply_adds(1, 1)
-        inputs, recurrent = _array(cell.kernel), _array(cell.recurrent_kernel)
-        embedding = _array(gate.embedding.kernel) @ inputs
-        weights = np.concatenate([embedding, recurrent])
-        offset = _array(gate.embedding.bias) @ inputs + _array(cell.bias)
-        # Keras has input, forget, cell, output; the op input, cell, forget.
-        order = np.arange(4 * gate.units).reshape(4, -1)[[0, 2, 1, 3]].ravel()
-        self._weights, self._offset = weights[:, order], offset[order]
-        self._decision = _array(decision.kernel)
-        self.bias = _array(decision.bias)[0]
-
-    def initial_state(self, batch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Zeros, `(hidden, cell)`."""
-        zeros = tf.zeros([batch, self._units])
-        return zeros, zeros
-
-    def __call__(self, features, state):
-        hidden, cell = state
-        unused = tf.zeros([self._units])  # peepholes
-        step = tf.raw_ops.LSTMBlockCell(
-            x=features[1],
-            cs_prev=cell,
-            h_prev=hidden,
-            w=tf.constant(self._weights, tf.float32),
-            wci=unused,
-            wcf=unused,
-            wco=unused,
-            b=tf.constant(self._offset, tf.float32),
-            forget_bias=0.0,
-            cell_clip=-1.0,
-        )
-        logits = tf.matmul(step.h, tf.constant(self._decision, tf.float32))
-        return logits, (step.h, step.cs)
-
-    def multiply_adds(self, halvings: int) -> np.ndarray:
-        """Multiply-adds as trained: the embedding before it was folded."""
-        return multiply_adds(constant=self._cost)
-
-
-class PooledGate:
-    """The gate without convolution: two products on the spatial mean.
-
-    Args:
-        gate: The trained `skipnet_tf.gates.PooledGate`.
-
-    Call arguments:
-        features: Maps, and their means over space, `(batch, channels)`.
-        state: Ignored.
-
-    Returns:
-        `(logits, state)`: float32 `(batch, 1)` without `bias`, and `state`.
-    """
-
-    reads_means = True
-
-    def __init__(self, gate: gates.PooledGate):
-        self._cost = gate.multiply_adds(1, 1)
-        self._hidden = Dense.fold(gate.hidden)
-        self._decision, self.bias = _log_odds(gate.decision)
-
-    def initial_state(self, batch: tf.Tensor) -> tuple:
-        """Feed-forward gates have none."""
-        return ()
-
-    def __call__(self, features, state):
-        hidden = tf.nn.relu(self._hidden(features[1]))
-        return tf.matmul(hidden, tf.constant(self._decision, tf.float32)), state
-
-    def multiply_adds(self, halvings: int) -> np.ndarray:
-        """Multiply-adds, the same for every size of the map."""
-        return multiply_adds(constant=self._cost)
-
-
-class FeedForwardGate:
-    """FFGate-I and -II (Fig. 3a, 3b): convolutions, mean, one product.
-
-    Always in float32: the map is converted where the network is bfloat16.
-
-    Args:
-        gate: The trained gate.
-
-    Call arguments:
-        features: Maps `(batch, height, width, channels)` alone.
-        state: Ignored.
-
-    Returns:
-        `(logits, state)`: float32 `(batch, 1)` without `bias`, and `state`.
-    """
-
-    reads_means = False
-
-    def __init__(self, gate: gates.FeedForwardGateI | gates.FeedForwardGateII):
-        self._pools = isinstance(gate, gates.FeedForwardGateI)
-        pairs = [(gate.conv1, gate.norm1)]
-        if self._pools:
-            pairs.append((gate.conv2, gate.norm2))
-        self._convolutions = [Convolution.fold(*pair) for pair in pairs]
-        self._decision, self.bias = _log_odds(gate.decision)
-
-    def initial_state(self, batch: tf.Tensor) -> tuple:
-        """Feed-forward gates have none."""
-        return ()
-
-    def __call__(self, features, state):
-        maps = tf.cast(features[0], tf.float32)
-        if self._pools:
-            maps = tf.nn.max_pool2d(maps, 2, 2, "SAME")
-        for convolution in self._convolutions:
-            maps = tf.nn.relu(convolution(maps))
-        decision = tf.constant(self._decision, tf.float32)
-        return tf.matmul(ops.spatial_mean(maps), decision), state
-
-    def multiply_adds(self, halvings: int) -> np.ndarray:
-        """Multiply-adds on a map of the image halved so many times."""
-        # Two logits, as trained, before they were folded into one.
-        total = multiply_adds(constant=2 * len(self._decision))
-        halvings += self._pools
-        for convolution in self._convolutions:
-            total += convolution.multiply_adds(halvings)
-            halvings += convolution.strides - 1
-        return total
-
-
-_FOLDED = {
-    gates.RecurrentGate: RecurrentGate,
-    gates.PooledGate: PooledGate,
-    gates.FeedForwardGateI: FeedForwardGate,
-    gates.FeedForwardGateII: FeedForwardGate,
-}
-
-
-def fold_gate(
-    gate: keras.layers.Layer,
-) -> RecurrentGate | PooledGate | FeedForwardGate:
-    """The folded form of a trained gate."""
-    return _FOLDED[type(gate)](gate)
-
-
-def _log_odds(decision):
-    # A softmax over (skip, run) is a sigmoid of their difference.
-    kernel, bias = _array(decision.kernel), _array(decision.bias)
-    return kernel[:, 1:] - kernel[:, :1], bias[1] - bias[0]
-
-
-def _array(weight):
+def array(weight: keras.Variable) -> np.ndarray:
+    """The value of a weight in float64."""
     return keras.ops.convert_to_numpy(weight).astype("float64")

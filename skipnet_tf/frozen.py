@@ -10,6 +10,7 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
+from skipnet_tf import folded_gates
 from skipnet_tf import folding
 from skipnet_tf import ops
 from skipnet_tf.resnet import ResNet
@@ -57,7 +58,9 @@ class FrozenNetwork:
         )
         self._large_stem = backbone.large_stem
         self._classifier = folding.Dense.fold(backbone.classifier)
-        gates = [folding.fold_gate(g) for g in (model.gates if gated else ())]
+        gates = [
+            folded_gates.fold_gate(g) for g in (model.gates if gated else ())
+        ]
         blocks = [_Block(block) for block in backbone.blocks]
         self._ungated = blocks[: len(blocks) - len(gates)]
         self._gated = list(zip(gates, blocks[len(self._ungated) :]))

@@ -35,7 +35,8 @@ def tapped(gate, features, state, training):
     return features, *gate.decide(means, state)
 
 
-def _check_init(init):
+def check_init(init: str) -> str:
+    """`init`, or `ValueError` if it is unknown."""
     if init not in INITS:
         raise ValueError(
             f"`init` must be one of {INITS}. Received: init={init!r}"
@@ -61,15 +62,15 @@ class _FeedForwardGate(keras.layers.Layer):
 
     def __init__(self, init="open", name=None, dtype=None):
         super().__init__(name=name, dtype=dtype)
-        self.init = _check_init(init)
+        self.init = check_init(init)
 
     def initial_state(self, batch_size):
         """Feed-forward gates carry nothing from block to block."""
         return None
 
-    def last_layer(self):
-        """The dense layer that gives the logits."""
-        return self.decision
+    def last_weights(self):
+        """What the logit is proportional to: of the last dense layer."""
+        return self.decision.weights
 
     def get_config(self):
         return {**layer_config(self), "init": self.init}
@@ -251,7 +252,7 @@ class Recurrence(keras.layers.Layer):
     def __init__(self, units=10, init="open", name=None, dtype="float32"):
         super().__init__(name=name, dtype=dtype)
         self.units = _check_units(units)
-        self.init = _check_init(init)
+        self.init = check_init(init)
         self.cell = keras.layers.LSTMCell(
             units,
             kernel_initializer=uniform(units),
@@ -320,7 +321,7 @@ class RecurrentGate(keras.layers.Layer):
         # No autocast: features stay in half precision up to their mean.
         super().__init__(name=name, dtype=dtype, autocast=False)
         self.units = _check_units(units)
-        self.init = _check_init(init)
+        self.init = check_init(init)
         self.recurrence = recurrence or Recurrence(units, init)
 
     def build(self, input_shape):
@@ -350,9 +351,9 @@ class RecurrentGate(keras.layers.Layer):
         zeros = tf.zeros([batch_size, self.units], tf.float32)
         return zeros, zeros
 
-    def last_layer(self):
-        """The dense layer that gives the logits, shared with other gates."""
-        return self.recurrence.decision
+    def last_weights(self):
+        """What the logit is proportional to, shared with other gates."""
+        return self.recurrence.decision.weights
 
     def multiply_adds(self, height, width):
         """Multiply-adds; the same for every size of the feature map."""

@@ -63,8 +63,8 @@ def cifar_skipnet(
     Args:
         depth: Int, 6n + 2; the paper has 38, 74, 110 and 152. Defaults to
             `38`.
-        gate: `"rnn"`, `"ff1"`, `"ff2"`, `"pool"`, or `"ff"`, the paper's
-            choice for this depth. Defaults to `"rnn"`.
+        gate: `"rnn"`, `"ff1"`, `"ff2"`, `"pool"`, `"confidence"`, or `"ff"`,
+            the paper's choice for this depth. Defaults to `"rnn"`.
         num_classes: Positive int. Defaults to `10`.
         input_shape: Tuple `(height, width, channels)`; height and width may
             be `None`. Defaults to `(32, 32, 3)`.
@@ -144,8 +144,8 @@ def imagenet_skipnet(
 
     Args:
         depth: 18, 34, 50, 101 or 152. Defaults to `101`.
-        gate: `"rnn"`, `"ff1"`, `"ff2"`, `"pool"`, or `"ff"`, the paper's
-            choice for this depth. Defaults to `"rnn"`.
+        gate: `"rnn"`, `"ff1"`, `"ff2"`, `"pool"`, `"confidence"`, or `"ff"`,
+            the paper's choice for this depth. Defaults to `"rnn"`.
         num_classes: Positive int. Defaults to `1000`.
         input_shape: Tuple `(height, width, channels)`; height and width may
             be `None`. Defaults to `(224, 224, 3)`.
@@ -195,7 +195,8 @@ def from_resnet(
 
     Args:
         model: A `ResNet`.
-        gate: `"rnn"`, `"ff1"`, `"ff2"` or `"pool"`. Defaults to `"rnn"`.
+        gate: `"rnn"`, `"ff1"`, `"ff2"`, `"pool"` or `"confidence"`. Defaults
+            to `"rnn"`.
         gate_init: `"open"` or `"published"`. Defaults to `"open"`.
         threshold: Float, a block runs at inference where its probability is
             at least this. Defaults to `0.5`.

@@ -71,6 +71,9 @@ class HybridReinforce(Stage):
             keep when they are sampled: p becomes
             `min_probability + (1 - 2 * min_probability) * p`. Defaults to
             `0.0`.
+        gates_alone: Bool, the backbone stays as it is, statistics of
+            normalisation included: steps then take a fraction of the time.
+            Defaults to `False`.
 
     Raises:
         ValueError: If an argument is not as described, or, at the first
@@ -100,8 +103,10 @@ class HybridReinforce(Stage):
         baseline: str = "none",
         entropy_weight=0.0,
         min_probability: float = 0.0,
+        gates_alone: bool = False,
     ):
         super().__init__(seed)
+        self.gates_alone = gates_alone
         self.execution = ops.check_execution(execution)
         _check(beta, gamma, baseline, min_probability)
         _check_target(target_macs, alpha)
@@ -229,6 +234,7 @@ class HybridReinforce(Stage):
             ),
             "baseline": self.baseline,
             "min_probability": self.min_probability,
+            "gates_alone": self.gates_alone,
         }
 
 
@@ -253,6 +259,7 @@ class Reinforce(HybridReinforce):
         baseline: See `HybridReinforce`. Defaults to `"none"`.
         entropy_weight: See `HybridReinforce`. Defaults to `0.0`.
         min_probability: See `HybridReinforce`. Defaults to `0.0`.
+        gates_alone: See `HybridReinforce`. Defaults to `False`.
     """
 
     supervises = False

@@ -6,6 +6,7 @@ import tensorflow as tf
 from skipnet_tf import ops
 from skipnet_tf import policy as policies
 from skipnet_tf.blocks import GatedBlock
+from skipnet_tf.confidence import ConfidenceGate
 from skipnet_tf.gates import FeedForwardGateI
 from skipnet_tf.gates import FeedForwardGateII
 from skipnet_tf.gates import PooledGate
@@ -19,7 +20,7 @@ from skipnet_tf.resnet import check_network
 from skipnet_tf.training import StagedClassifier
 from skipnet_tf.training import pixels
 
-GATES = ("rnn", "ff1", "ff2", "pool")
+GATES = ("rnn", "ff1", "ff2", "pool", "confidence")
 
 
 @keras.saving.register_keras_serializable(package="skipnet_tf")
@@ -38,7 +39,8 @@ class SkipNet(StagedClassifier):
         num_classes: Positive int. Defaults to `10`.
         input_shape: Tuple `(height, width, channels)`; height and width may
             be `None`. Defaults to `(None, None, 3)`.
-        gate: `"rnn"`, `"ff1"`, `"ff2"` or `"pool"`. Defaults to `"rnn"`.
+        gate: `"rnn"`, `"ff1"`, `"ff2"`, `"pool"` or `"confidence"`. Defaults
+            to `"rnn"`.
         gate_init: `"open"`, every image starts with every block, or
             `"published"`. Defaults to `"open"`.
         threshold: Float, a block runs at inference where its probability is
@@ -105,11 +107,11 @@ class SkipNet(StagedClassifier):
         self.gate_init = gate_init
         self.threshold = threshold
         self.execution = ops.check_execution(execution)
-        gated = self.backbone.blocks[1:]
         with dtype_policy(self.dtype_policy):
-            self.gates = _make_gates(gate, gate_init, [b.name for b in gated])
+            self.gates = _make_gates(gate, gate_init, self.backbone)
             self.gated_blocks = [
-                GatedBlock(block, name=f"{block.name}_gated") for block in gated
+                GatedBlock(block, name=f"{block.name}_gated")
+                for block in self.backbone.blocks[1:]
             ]
             self.build((None, *input_shape))
 
@@ -221,12 +223,9 @@ class SkipNet(StagedClassifier):
                 f"erase what the gates have learnt. Received: factor={factor}"
             )
         # By identity: recurrent gates share one layer.
-        layers = {
-            id(gate.last_layer()): gate.last_layer() for gate in self.gates
-        }
-        for layer in layers.values():
-            layer.kernel.assign(layer.kernel * factor)
-            layer.bias.assign(layer.bias * factor)
+        weights = {id(w): w for g in self.gates for w in g.last_weights()}
+        for weight in weights.values():
+            weight.assign(weight * factor)
 
     def dense_multiply_adds(self, images):
         """Multiply-adds of one image through all blocks without gates."""
@@ -276,13 +275,20 @@ class SkipNet(StagedClassifier):
         return cls(**{**config, "dtype": dtype})
 
 
-def _make_gates(gate, init, block_names):
-    names = [f"{name}_gate" for name in block_names]
+def _make_gates(gate, init, backbone):
+    before, gated = backbone.blocks[:-1], backbone.blocks[1:]
+    names = [f"{block.name}_gate" for block in gated]
     if gate == "rnn":
         shared = Recurrence(init=init, name="recurrence")
         return [
             RecurrentGate(init=init, recurrence=shared, name=name)
             for name in names
+        ]
+    if gate == "confidence":
+        read = [block.filters == gated[-1].filters for block in before]
+        return [
+            ConfidenceGate(backbone.classifier if reads else None, init, name)
+            for reads, name in zip(read, names)
         ]
     kinds = {
         "ff1": FeedForwardGateI,

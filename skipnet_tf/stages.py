@@ -30,6 +30,7 @@ class Stage:
     samples = False  # Is the sampled policy validated too?
     self_critical = False  # Is the thresholded policy run in training too?
     supervises = True  # Is the loss of the prediction differentiated?
+    gates_alone = False  # Do all other weights stay as they are?
     # How blocks obey decisions in training, see `blocks.GatedBlock`.
     execution = "masked"
 

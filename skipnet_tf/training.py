@@ -17,7 +17,7 @@ _LOG = logging.getLogger(__name__)
 class StagedClassifier(Classifier):
     """A classifier whose blocks are gated, trained stage by stage.
 
-    A subclass gives `route`, `route_with`, `multiply_adds` and
+    A subclass gives `backbone`, `route`, `route_with`, `multiply_adds` and
     `dense_multiply_adds`.
 
     Args:
@@ -44,13 +44,18 @@ class StagedClassifier(Classifier):
                 "`stage` must be a stage, Supervised() or another. "
                 f"Received: stage={stage!r}"
             )
-        if distillation is not None and not stage.supervises:
+        taught = stage.supervises and not stage.gates_alone
+        if distillation is not None and not taught:
             raise ValueError(
-                "`distillation` must be None in pure reinforcement learning, "
-                "which differentiates no loss of the prediction. "
+                "`distillation` must be None in pure reinforcement learning "
+                "and where gates learn alone: no loss of the prediction is "
+                "differentiated. "
                 f"Received: stage={stage!r}"
             )
         stage.build(self.groups)
+        # Unless this changes, it is left to the user what is trained.
+        if stage.gates_alone != self.stage.gates_alone:
+            self.backbone.trainable = not stage.gates_alone
         self.stage = stage
         self.training_execution = self._possible(stage.execution, jit_compile)
         return stage

@@ -4,16 +4,18 @@ import dataclasses
 import functools
 from collections.abc import Callable
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 import skipnet_tf
 from skipnet_tf import blocks
+from skipnet_tf import confidence
 from skipnet_tf import gates
 from skipnet_tf import layers
 
-GATES = ("rnn", "ff1", "ff2", "pool")
+GATES = ("rnn", "ff1", "ff2", "pool", "confidence")
 
 
 def images(*shape, seed=0):
@@ -52,24 +54,30 @@ def divide_opinions(model, pixels):
     """Sets the gates so that each runs for some images and not for others.
 
     The decision layer of every gate is redrawn and its bias moved until the
-    median logit of these images is 0.
+    median logit of these images is 0. A gate that is a bias alone takes turns
+    in running and skipping.
     """
     random = np.random.default_rng(0)
     for index, gate in enumerate(model.gates):
-        decision = gate.last_layer()
+        *kernels, bias = gate.last_weights()
+        if not kernels:
+            bias.assign([1.0 - 2.0 * (index % 2)])
+            continue
         if model.gate == "rnn":
             embedding = gate.embedding
             shape = embedding.kernel.shape
             embedding.kernel.assign(random.normal(size=shape) * 2)
             if index:  # one decision layer for all of them
                 continue
-        decision.kernel.assign(random.normal(size=decision.kernel.shape) * 3)
-        decision.bias.assign(np.zeros(decision.bias.shape))
+        for kernel in kernels:
+            kernel.assign(random.normal(size=kernel.shape) * 3)
+        bias.assign(np.zeros(bias.shape))
         logits = model.route(pixels)["gate_logits"].numpy()
-        if model.gate == "rnn":
-            decision.bias.assign([-np.median(logits)])
-        else:
-            decision.bias.assign([0, -np.median(logits[:, index])])
+        own = logits if model.gate == "rnn" else logits[:, index]
+        # Of two logits the last one is that of running the block.
+        moved = np.zeros(bias.shape)
+        moved[-1] = -np.median(own)
+        bias.assign(moved)
     return model
 
 
@@ -154,6 +162,18 @@ LAYERS = {
     ),
     "pooled_gate": Case(
         lambda: gates.PooledGate(units=3, init="published", name="gate"), _maps
+    ),
+    "confidence_gate": Case(
+        lambda: confidence.ConfidenceGate(
+            # It learns from what the network says alone.
+            keras.layers.Dense(3, dtype="float32", trainable=False),
+            init="published",
+            name="gate",
+        ),
+        _maps,
+    ),
+    "constant_gate": Case(
+        lambda: confidence.ConfidenceGate(name="gate"), _maps
     ),
     "recurrence": Case(
         lambda: gates.Recurrence(units=3, init="published", name="shared"),

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 import skipnet_tf
 from skipnet_tf import flops
+from skipnet_tf import folded_gates
 from skipnet_tf import folding
 from skipnet_tf import frozen
 from skipnet_tf import layers
@@ -122,7 +123,7 @@ def test_multiply_adds_are_those_of_the_trained_network(twin, size):
     for gate, halvings, expected in zip(
         twin.model.gates, (stem, stem, stem + 1), count.gates
     ):
-        vector = folding.fold_gate(gate).multiply_adds(halvings)
+        vector = folded_gates.fold_gate(gate).multiply_adds(halvings)
         assert vector @ areas == expected
 
 

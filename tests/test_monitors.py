@@ -92,7 +92,7 @@ def test_paths_of_two_replicas_are_those_of_all_images():
 def test_validation_reports_what_the_routes_are():
     model = network()
     model.compile(sgd(), stage=skipnet_tf.Supervised(), run_eagerly=True)
-    model.gates[0].last_layer().bias.assign([0.0])  # shared by both
+    model.gates[0].last_weights()[-1].assign([0.0])  # shared by both
     routed = model.route(IMAGES)
     gates, probabilities = (
         routed[name].numpy() for name in ("gates", "probabilities")

@@ -196,7 +196,7 @@ def test_hrl_starts_with_sharpened_gates(dense_weights, tmp_path):
     )
     # Gates start with logits of 2.
     model = keras.saving.load_model(tmp_path / "run" / "hrl" / "model.keras")
-    assert model.gates[0].last_layer().bias.numpy() == 4.0
+    assert model.gates[0].last_weights()[-1].numpy() == 4.0
 
 
 @pytest.mark.parametrize("script", ["cifar", "digits", "imagenet", "svhn"])

@@ -11,9 +11,10 @@ IMAGES, LABELS = images(16, 4, 4, 3), labels(16)
 HYBRID = {"alpha": 0.5, "rl_weight": 1.0}
 
 
-def network(**arguments):
+def network(gate="rnn", **arguments):
     """Three blocks, two gates: small, for every `fit` traces a graph."""
-    return skipnet(**{"blocks": (1, 2), "filters": (4, 4), **arguments})
+    small = {"blocks": (1, 2), "filters": (4, 4)}
+    return skipnet(gate, **{**small, **arguments})
 
 
 def sgd(rate=0.1, momentum=0.0):

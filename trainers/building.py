@@ -3,6 +3,7 @@
 import dataclasses
 import os
 
+import keras
 import tensorflow as tf
 from absl import flags
 
@@ -15,7 +16,7 @@ from skipnet_tf import peers
 
 # Stages that train the gates of a network that may be new.
 _EARLY = ("sp", "elastic", "target_rate", "budget")
-_LATE = ("hrl", "rl")
+_LATE = ("gates", "hrl", "rl")  # by rewards
 _CONSTANT_WARMUP = 0.01  # published
 _IMAGES_TO_MATCH = 256  # for statistics of imported shortcuts
 
@@ -52,20 +53,15 @@ def first_weights(stage: str) -> str | None:
     values = flags.FLAGS
     if _given(stage):
         return _given(stage)
-    if stage in _LATE and not values.from_scratch:
-        before = values.hrl_from
-    elif stage in _EARLY and values.sp_from_base:
-        before = "base"
-    else:
-        return None
-    return os.path.join(values.workdir, before, "model.keras")
+    before = _before(stage)
+    return before and os.path.join(values.workdir, before, "model.keras")
 
 
 def teacher_weights(stage: str) -> str | None:
     """The file of the network that a stage learns from, or `None`."""
     values = flags.FLAGS
-    untaught = stage == "rl" or (stage == "base" and not values.distill_base)
-    if untaught:
+    untaught = stage == "base" and not values.distill_base
+    if untaught or stage in ("gates", "rl"):
         return None
     if values.distill_from == "base":
         return os.path.join(values.workdir, "base", "model.keras")
@@ -84,6 +80,16 @@ def learning_rate(stage: str) -> tuple[float, float]:
     return rate * values.batch_size / meant_for, rate
 
 
+def _before(stage):
+    """The stage whose weights a stage starts from, or `None`."""
+    values = flags.FLAGS
+    if stage == "gates":
+        return values.gates_from
+    if stage in _LATE:
+        return None if values.from_scratch else values.hrl_from
+    return "base" if stage in _EARLY and values.sp_from_base else None
+
+
 def _given(stage):
     values = flags.FLAGS
     return values.init_from if stage == values.stages[0] else None
@@ -91,9 +97,7 @@ def _given(stage):
 
 def _steps(stage, splits):
     values = flags.FLAGS
-    name = stage
-    if stage != "base":
-        name = "hrl" if stage in _LATE else "sp"
+    name = {"rl": "hrl"}.get(stage, "sp" if stage in _EARLY else stage)
     steps, epochs = values[f"{name}_steps"], values[f"{name}_epochs"]
     if steps.present and epochs.present:
         raise ValueError(
@@ -110,8 +114,11 @@ def _compiled(stage, family, splits, steps, gentle):
     model = _network(stage, family, info, values.depth)
     weights = first_weights(stage)
     if weights:
-        new_classifier = values.new_classifier and _given(stage) is not None
-        _load(model, weights, splits, new_classifier)
+        given = _given(stage) is not None
+        # Gates have learnt nothing in elastic, and may be of another kind.
+        untaught = not given and _before(stage) == "elastic"
+        whose = model.backbone if untaught else model
+        _load(whose, weights, splits, values.new_classifier and given)
     compiled = {
         "optimizer": _optimizer(stage, steps, gentle),
         "loss": _loss(),
@@ -124,7 +131,8 @@ def _compiled(stage, family, splits, steps, gentle):
     if stage in _EARLY:
         compiled["stage"] = _early_stage(stage, steps)
     if stage in _LATE:
-        model.sharpen(values.sharpen)
+        if not _continues(stage):
+            model.sharpen(values.sharpen)
         compiled["stage"] = _late_stage(stage, model, info, steps, gentle)
     model.compile(**compiled)
     return model
@@ -207,12 +215,17 @@ def _late_stage(stage, model, info, steps, gentle):
     if stage == "rl":
         kind = skipnet_tf.Reinforce
     alpha, target = gentle * values.alpha, values.target_macs
-    ramp = max(1, round(values.price_ramp * steps))
-    if values.price_ramp and target is not None:
-        target = skipnet_tf.schedules.Ramp(1.0, target, ramp)
-    elif values.price_ramp:
-        alpha = skipnet_tf.schedules.Ramp(0.0, alpha, ramp)
     entropy_weight = values.entropy_weight
+    if _continues(stage):
+        entropy_weight = 0.0
+        if target is not None:
+            alpha = gentle * _price(first_weights(stage))
+    elif values.price_ramp:
+        ramp = max(1, round(values.price_ramp * steps))
+        if target is not None:
+            target = skipnet_tf.schedules.Ramp(1.0, target, ramp)
+        else:
+            alpha = skipnet_tf.schedules.Ramp(0.0, alpha, ramp)
     if entropy_weight:
         entropy_weight = skipnet_tf.schedules.Ramp(entropy_weight, 0.0, steps)
     return kind(
@@ -227,7 +240,18 @@ def _late_stage(stage, model, info, steps, gentle):
         baseline=values.baseline,
         entropy_weight=entropy_weight,
         min_probability=values.min_probability,
+        gates_alone=stage == "gates",
     )
+
+
+def _continues(stage):
+    """Whether gates have learnt by the same rewards in the stage before."""
+    return not _given(stage) and _before(stage) == "gates"
+
+
+def _price(weights):
+    """The price that a stage ended with, adapted to its target."""
+    return float(keras.saving.load_model(weights).stage.alpha)
 
 
 def _execution():

@@ -4,7 +4,17 @@ from absl import flags
 
 from skipnet_tf import reinforce
 
-STAGES = ("base", "sp", "elastic", "target_rate", "budget", "hrl", "rl")
+# In the order in which a table shows them.
+STAGES = (
+    "base",
+    "sp",
+    "elastic",
+    "target_rate",
+    "budget",
+    "gates",
+    "hrl",
+    "rl",
+)
 
 
 def define(defaults: dict) -> None:
@@ -21,9 +31,10 @@ def define(defaults: dict) -> None:
     flags.DEFINE_enum(
         "gate",
         "rnn",
-        ["rnn", "ff1", "ff2", "ff", "pool"],
+        ["rnn", "ff1", "ff2", "ff", "pool", "confidence"],
         "Gate: recurrent, FFGate-I, FFGate-II, the paper's feed-forward gate "
-        "for this depth, or without convolution.",
+        "for this depth, without convolution, or asking the classifier how "
+        "sure it is.",
     )
     flags.DEFINE_enum(
         "gate_init",
@@ -36,10 +47,10 @@ def define(defaults: dict) -> None:
         ["base", "sp", "hrl"],
         "Stages in order: base (dense network), sp (supervised "
         "pre-training), hrl (hybrid reinforcement learning), rl (pure "
-        "reinforcement learning); instead of sp, elastic (depths drawn at "
-        "random, before hrl); instead of sp and hrl, target_rate (ConvNet-AIG) "
-        "or budget (DynConv, LAUDNet). They have the length, learning rate, "
-        "start and teacher of sp.",
+        "reinforcement learning); before hrl, gates (hrl of the gates alone); "
+        "instead of sp, elastic (depths drawn at random); instead of sp and "
+        "hrl, target_rate (ConvNet-AIG) or budget (DynConv, LAUDNet). The last "
+        "three have the length, learning rate, start and teacher of sp.",
     )
     flags.register_validator(
         "stages",
@@ -96,8 +107,8 @@ def _define_objective(defaults):
     number(
         "price_ramp",
         0.0,
-        "Share of the steps of hrl and rl in which alpha rises from 0 or, with "
-        "--target_macs, the target falls from 1.",
+        "Share of the steps of hrl and rl, or of gates before them, in which "
+        "alpha rises from 0 or, with --target_macs, the target falls from 1.",
         1.0,
     )
     flags.DEFINE_enum(
@@ -206,8 +217,15 @@ def _define_start():
     flags.DEFINE_enum(
         "hrl_from",
         "sp",
+        ["sp", "elastic", "target_rate", "budget", "gates"],
+        "The stage that hrl and rl start from; from gates at its price, and "
+        "without --price_ramp, --sharpen and --entropy_weight a second time.",
+    )
+    flags.DEFINE_enum(
+        "gates_from",
+        "elastic",
         ["sp", "elastic", "target_rate", "budget"],
-        "The stage that hrl and rl start from.",
+        "The stage that gates starts from.",
     )
     flags.DEFINE_bool(
         "from_scratch",

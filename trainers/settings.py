@@ -48,7 +48,10 @@ _PEER_FLAGS = {
     "gumbel_temperature",
     "anneal",
 }
-_HRL_FLAGS = {
+# Of no concern to hrl unless it starts from gates.
+_GATES_FLAGS = {"gates_from", "gates_steps", "gates_epochs"}
+_HRL_LENGTH = {"hrl_from", "hrl_steps", "hrl_epochs", "from_scratch"}
+_HRL_FLAGS = _HRL_LENGTH | {
     "alpha",
     "beta",
     "gamma",
@@ -63,10 +66,6 @@ _HRL_FLAGS = {
     "sharpen",
     "block_costs",
     "execution",
-    "from_scratch",
-    "hrl_from",
-    "hrl_steps",
-    "hrl_epochs",
     "hrl_learning_rate",
     "hrl_schedule",
     "hrl_milestones",
@@ -129,15 +128,23 @@ def of_stage(stage: str, dataset: str) -> dict:
 
 
 def _unread(stage):
+    values = flags.FLAGS
+    rewards = _HRL_FLAGS | _GATES_FLAGS
     if stage == "base":
-        unread = _FREE_FLAGS | _SP_FLAGS | _PEER_FLAGS | _HRL_FLAGS
-        return unread - _TEACHER_FLAGS if flags.FLAGS.distill_base else unread
+        unread = _FREE_FLAGS | _SP_FLAGS | _PEER_FLAGS | rewards
+        return unread - _TEACHER_FLAGS if values.distill_base else unread
     if stage == "sp":
-        return _FREE_FLAGS | _PEER_FLAGS | _HRL_FLAGS
-    if stage == "elastic":
-        return (_FREE_FLAGS | _HRL_FLAGS) - {"execution"}
+        return _FREE_FLAGS | _PEER_FLAGS | rewards
+    if stage == "elastic":  # its gates learn nothing
+        unread = _FREE_FLAGS | rewards | {"gate", "gate_init"}
+        return unread - {"execution"}
     if stage in ("target_rate", "budget"):
-        return _FREE_FLAGS | _HRL_FLAGS
-    if flags.FLAGS.hrl_from == "sp":
-        return _FREE_FLAGS | _PEER_FLAGS
-    return _FREE_FLAGS
+        return _FREE_FLAGS | rewards
+    before, unread = values.hrl_from, _FREE_FLAGS
+    if stage == "gates":
+        unread = unread | _HRL_LENGTH
+    elif before != "gates":
+        unread = unread | _GATES_FLAGS
+    if stage == "gates" or before == "gates":
+        before = values.gates_from
+    return unread | _PEER_FLAGS if before == "sp" else unread

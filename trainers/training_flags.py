@@ -21,8 +21,8 @@ def define(defaults: dict) -> None:
     number(
         "gate_rate",
         1.0,
-        "Learning rate of gates in hrl and rl, relative to that of all other "
-        "weights.",
+        "Learning rate of gates in the stages gates, hrl and rl, relative to "
+        "that of all other weights.",
     )
     number(
         "gate_l2", None, "L2 regularisation of gates. Not given: that of --l2."
@@ -31,8 +31,8 @@ def define(defaults: dict) -> None:
         "recalibrate",
         0,
         "Batches from which the statistics of normalisation are measured anew "
-        "at the end of hrl and rl, under the thresholded policy; 0: those of "
-        "training stay.",
+        "at the end of gates, hrl and rl, under the thresholded policy; 0: "
+        "those of training stay.",
         lower_bound=0,
     )
     number(
@@ -53,7 +53,7 @@ def define(defaults: dict) -> None:
 
 
 def _define_length(defaults):
-    for stage in ("base", "sp", "hrl"):
+    for stage in ("base", "sp", "gates", "hrl"):
         also = {"hrl": " and rl", "sp": ", elastic, target_rate and budget"}
         of = f"of {stage}{also.get(stage, '')}"
         flags.DEFINE_integer(
@@ -64,7 +64,7 @@ def _define_length(defaults):
         )
         flags.DEFINE_integer(
             f"{stage}_epochs",
-            defaults.get(f"{stage}_epochs"),
+            defaults.get(f"{stage}_epochs", 5 if stage == "gates" else None),
             f"Length {of} in passes over the training images, instead of "
             f"--{stage}_steps.",
             lower_bound=1,
@@ -95,7 +95,11 @@ def _define_learning_rate(defaults):
         None,
         "Of sp, elastic, target_rate and budget. Not given: --learning_rate.",
     )
-    number("hrl_learning_rate", defaults["hrl_learning_rate"], "Of hrl and rl.")
+    number(
+        "hrl_learning_rate",
+        defaults["hrl_learning_rate"],
+        "Of gates, hrl and rl.",
+    )
     flags.DEFINE_integer(
         "learning_rate_batch",
         None,
@@ -103,7 +107,7 @@ def _define_learning_rate(defaults):
         "by --batch_size over this. Not given: they are taken as they are.",
         lower_bound=1,
     )
-    for prefix, stages in (("", "base and sp"), ("hrl_", "hrl and rl")):
+    for prefix, stages in (("", "base and sp"), ("hrl_", "gates, hrl and rl")):
         flags.DEFINE_enum(
             f"{prefix}schedule",
             defaults[f"{prefix}schedule"],

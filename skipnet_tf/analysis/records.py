@@ -16,6 +16,7 @@ _NAMES = {
     "target_rate": "target rate (ConvNet-AIG)",
     "budget": "budget (DynConv)",
     "elastic": "elastic depth",
+    "gates": "gates alone",
 }
 _Z = 1.959964  # standard errors that hold 95 %
 
