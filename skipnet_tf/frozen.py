@@ -66,8 +66,10 @@ class FrozenNetwork:
         self._gated = list(zip(gates, blocks[len(self._ungated) :]))
         self._decide = [folding.shared(gate) for gate in gates]
         # Gates without convolution read means. The block before brings them:
-        # the means of a row that it skipped are what they were.
-        self._brings_means = any(gate.reads_means for gate in gates)
+        # the means of a row that it skipped are what they were. So does the
+        # last block for the classifier.
+        self._reads_means = [gate.reads_means for gate in gates]
+        self._reads_means += self._reads_means[-1:]
         self._count()
 
     @property
@@ -141,18 +143,19 @@ class FrozenNetwork:
         )
 
     def _run_blocks(self, maps, cutoffs, run_chosen):
-        features = self._features(maps)
+        features = _features(maps, self._reads_means[0])
         state = self._gated[0][0].initial_state(tf.shape(maps)[0])
         found = []
         columns = tf.split(cutoffs, self.gates, axis=1)
-        for (_, block), decide, column in zip(
-            self._gated, self._decide, columns
+        for (_, block), decide, column, read in zip(
+            self._gated, self._decide, columns, self._reads_means[1:]
         ):
             logits, state = decide(features, state)
-            kept = block.shortcut(features[0])
-            before = features if kept is features[0] else self._features(kept)
+            kept, before = block.shortcut(features[0]), features
+            if kept is not features[0] or len(features) != 1 + read:
+                before = _features(kept, read)
             features = run_chosen(
-                lambda *maps: self._features(block.transform(*maps)),
+                lambda *maps: _features(block.transform(*maps), read),
                 features[0],
                 before,
                 logits >= column,
@@ -160,13 +163,9 @@ class FrozenNetwork:
             )
             found.append(logits)
         means = features[-1]
-        if not self._brings_means:
+        if not self._reads_means[-1]:
             means = ops.spatial_mean(features[0])
         return means, tf.concat(found, axis=1)
-
-    def _features(self, maps):
-        means = [ops.spatial_mean(maps)] if self._brings_means else []
-        return [maps, *means]
 
     def _spent(self, images, gates):
         length = len(self._fixed)
@@ -176,6 +175,10 @@ class FrozenNetwork:
         blocks = tf.reduce_sum(costs * areas, axis=1)
         run = tf.cast(gates, tf.int64)
         return always + tf.reduce_sum(run * blocks, axis=1)
+
+
+def _features(maps, with_means):
+    return [maps, ops.spatial_mean(maps)] if with_means else [maps]
 
 
 # Eq. 1 in two forms. Arguments: the block, from maps and what it keeps of
