@@ -37,6 +37,9 @@ class Plan:
         recalibrate: Int, training batches from which statistics of batch
             normalisation are estimated anew at the end. Defaults to `0`, those
             of training stay.
+        target_macs: Optional float, multiply-adds that the policy is to spend
+            on validation images, see `calibration.threshold_for`. Defaults to
+            `None`, the threshold stays.
     """
 
     name: str
@@ -44,6 +47,7 @@ class Plan:
     make: Callable[[int], keras.Model]
     given: str | None = None
     recalibrate: int = 0
+    target_macs: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -25,6 +25,7 @@ import keras
 import tensorflow as tf
 
 from skipnet_tf import attempts
+from skipnet_tf import calibration
 from skipnet_tf import callbacks
 from skipnet_tf import checkpoints
 from skipnet_tf import collapse
@@ -108,8 +109,8 @@ def run_stage(
 
     Returns:
         Dict with a summary for `"validation"` and, if there is one,
-        `"test"`, see `skipnet_tf.evaluation.summary`, and the number of
-        `"retreats"` if there were any.
+        `"test"`, see `skipnet_tf.evaluation.summary`, the `"threshold"` if it
+        was chosen, and the number of `"retreats"` if there were any.
 
     Raises:
         ValueError: If the batch is larger than the data, the disk too small
@@ -198,8 +199,15 @@ def _conclude(job, model):
         recalibration.recalibrate(
             model, _some_batches(job), job.plan.recalibrate
         )
+    result = {}
+    if job.plan.target_macs is not None:
+        model.threshold = result["threshold"] = calibration.threshold_for(
+            model,
+            splits.evaluation(splits.validation_split),
+            job.plan.target_macs,
+        )
     model.save(os.path.join(folder, "model.keras"))
-    result = {
+    result |= {
         name: evaluate(model, splits, split)
         for name, split in (
             ("validation", splits.validation_split),

@@ -168,6 +168,8 @@ def test_trainers_teach_gates_alone_and_go_on_at_their_price(tmp_path):
     assert float(hrl.stage.entropy_weight) == 0.0
     result = json.loads((tmp_path / "result.json").read_text())
     assert list(result["stages"]) == ["sp", "gates", "hrl"]
+    for stage, model in (("gates", gates), ("hrl", hrl)):
+        assert result["stages"][stage]["threshold"] == model.threshold
 
 
 def test_other_gates_can_follow_depths_that_were_drawn(tmp_path):

@@ -20,7 +20,7 @@ _TIERS = (
     "training folded_gates",
     "resnet",
     "skipnet",
-    "models frozen model_card recalibration",
+    "models frozen model_card recalibration calibration",
     "entries state_dicts evaluation callbacks distribution signatures splits",
     "interop static_choice logs collapse",
     "checkpoints export fitting retreats monitors",

@@ -36,7 +36,7 @@ def plan(stage: str, family: str, splits: experiment.Data) -> experiment.Plan:
         ValueError: If its length is given twice.
     """
     steps = _steps(stage, splits)
-    recalibrate = flags.FLAGS.recalibrate if stage in _LATE else 0
+    late, values = stage in _LATE, flags.FLAGS
     return experiment.Plan(
         name=stage,
         steps=steps,
@@ -44,7 +44,8 @@ def plan(stage: str, family: str, splits: experiment.Data) -> experiment.Plan:
             stage, family, splits, steps, 0.5**retreats
         ),
         given=_given(stage),
-        recalibrate=recalibrate,
+        recalibrate=values.recalibrate if late else 0,
+        target_macs=values.target_macs if late else None,
     )
 
 

@@ -1,0 +1,88 @@
+"""The threshold at which a policy spends what it is asked to (Sec. 3.2).
+
+Adapting alpha brings a policy near its target. What is left, because learning
+ended or because images of training are not those of inference, one number makes
+up for: the probability from which on blocks run.
+"""
+
+import math
+
+import tensorflow as tf
+
+from skipnet_tf import policy
+from skipnet_tf.skipnet import SkipNet
+
+_CLOSE = 0.01  # of the multiply-adds without gates
+# Log-odds of the thresholds that are tried, 0.05 to 0.95: what gates are surer
+# of is not turned into its opposite.
+_WIDEST = math.log(0.95 / 0.05)
+_HALVINGS = 8
+
+
+def threshold_for(
+    model: SkipNet, dataset: tf.data.Dataset, macs: float, images: int = 1000
+) -> float:
+    """Finds the threshold nearest to 0.5 at which `model` spends `macs`.
+
+    Args:
+        model: A `SkipNet`; its `threshold` stays what it is.
+        dataset: Batches of normalised images like those of inference, and
+            labels, which are not read.
+        macs: Float in (0, 1], multiply-adds to spend on average, gates
+            included, relative to the network without gates.
+        images: Positive int, so many images of `dataset` are used. Defaults
+            to `1000`.
+
+    Returns:
+        Float threshold: 0.5 if what is spent there is within 0.01 of `macs`,
+        otherwise the one between 0.05 and 0.95 that was found to come
+        closest.
+
+    Raises:
+        ValueError: If `macs` is out of range or `dataset` is empty.
+    """
+    if not 0.0 < macs <= 1.0:
+        raise ValueError(f"`macs` must lie in (0, 1]. Received: macs={macs}")
+    spent = _Spent(model, dataset, images)
+    tried = {0.0: spent(0.0)}
+    low, high = -_WIDEST, _WIDEST
+    middle = 0.0
+    for _ in range(_HALVINGS):
+        if abs(tried[middle] - macs) <= _CLOSE:
+            break
+        # The higher the threshold, the less is spent.
+        if tried[middle] > macs:
+            low = middle
+        else:
+            high = middle
+        middle = (low + high) / 2
+        tried[middle] = spent(middle)
+    best = min(tried, key=lambda logit: abs(tried[logit] - macs))
+    return 1 / (1 + math.exp(-best))
+
+
+class _Spent:
+    """Mean multiply-adds at a threshold, relative to those without gates."""
+
+    def __init__(self, model, dataset, images):
+        # One by one: the batches of an evaluation may be as large as they like.
+        self._batches = list(dataset.unbatch().take(images).batch(250))
+        if not self._batches:
+            raise ValueError(
+                "`dataset` must hold at least one image. Received: an empty one"
+            )
+
+        @tf.function(autograph=False, reduce_retracing=True)
+        def run(batch, threshold):
+            routed = model.route_with(batch, policy.Thresholded(threshold))
+            dense = model.dense_multiply_adds(batch)
+            return tf.reduce_sum(routed["macs"] / dense)
+
+        self._run = run
+
+    def __call__(self, logit):
+        threshold = tf.constant(1 / (1 + math.exp(-logit)), tf.float32)
+        spent = [
+            float(self._run(batch, threshold)) for batch, _ in self._batches
+        ]
+        return sum(spent) / sum(len(labels) for _, labels in self._batches)
