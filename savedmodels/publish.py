@@ -58,8 +58,8 @@ _TEST = flags.DEFINE_string(
 _THRESHOLD = flags.DEFINE_float(
     "threshold",
     None,
-    "Probability from which on a block runs, if not 0.5: to be chosen on "
-    "validation images.",
+    "Probability from which on a block runs, to be chosen on validation "
+    "images. Not given: the network's own.",
     lower_bound=0.0,
     upper_bound=1.0,
 )

@@ -9,6 +9,7 @@ import math
 
 import tensorflow as tf
 
+from skipnet_tf import evaluation
 from skipnet_tf import policy
 from skipnet_tf.skipnet import SkipNet
 
@@ -22,7 +23,7 @@ _HALVINGS = 8
 def threshold_for(
     model: SkipNet, dataset: tf.data.Dataset, macs: float, images: int = 1000
 ) -> float:
-    """Finds the threshold nearest to 0.5 at which `model` spends `macs`.
+    """Finds a threshold at which `model` spends about `macs`.
 
     Args:
         model: A `SkipNet`; its `threshold` stays what it is.
@@ -30,8 +31,8 @@ def threshold_for(
             labels, which are not read.
         macs: Float in (0, 1], multiply-adds to spend on average, gates
             included, relative to the network without gates.
-        images: Positive int, so many images of `dataset` are used. Defaults
-            to `1000`.
+        images: Positive int, the first so many images of `dataset` are used.
+            Defaults to `1000`.
 
     Returns:
         Float threshold: 0.5 if what is spent there is within 0.01 of `macs`,
@@ -39,18 +40,24 @@ def threshold_for(
         closest.
 
     Raises:
-        ValueError: If `macs` is out of range or `dataset` is empty.
+        ValueError: If `macs` or `images` is out of range, or `dataset` empty.
     """
     if not 0.0 < macs <= 1.0:
         raise ValueError(f"`macs` must lie in (0, 1]. Received: macs={macs}")
-    spent = _Spent(model, dataset, images)
+    batches = list(evaluation.some_images(dataset, images))
+    if not batches:
+        raise ValueError(
+            "`dataset` must hold at least one image. Received: an empty one"
+        )
+    spent = _spending(model, batches)
     tried = {0.0: spent(0.0)}
     low, high = -_WIDEST, _WIDEST
     middle = 0.0
     for _ in range(_HALVINGS):
         if abs(tried[middle] - macs) <= _CLOSE:
             break
-        # The higher the threshold, the less is spent.
+        # The higher the threshold, the less is spent, but for gates that see
+        # other features behind a block that was skipped.
         if tried[middle] > macs:
             low = middle
         else:
@@ -61,28 +68,18 @@ def threshold_for(
     return 1 / (1 + math.exp(-best))
 
 
-class _Spent:
-    """Mean multiply-adds at a threshold, relative to those without gates."""
+def _spending(model, batches):
+    """Function of log-odds of a threshold: mean share of multiply-adds."""
 
-    def __init__(self, model, dataset, images):
-        # One by one: the batches of an evaluation may be as large as they like.
-        self._batches = list(dataset.unbatch().take(images).batch(250))
-        if not self._batches:
-            raise ValueError(
-                "`dataset` must hold at least one image. Received: an empty one"
-            )
+    @tf.function(autograph=False, reduce_retracing=True)
+    def run(images, threshold):
+        routed = model.route_with(images, policy.Thresholded(threshold))
+        dense = model.dense_multiply_adds(images)
+        return tf.reduce_sum(routed["macs"] / dense)
 
-        @tf.function(autograph=False, reduce_retracing=True)
-        def run(batch, threshold):
-            routed = model.route_with(batch, policy.Thresholded(threshold))
-            dense = model.dense_multiply_adds(batch)
-            return tf.reduce_sum(routed["macs"] / dense)
-
-        self._run = run
-
-    def __call__(self, logit):
+    def spent(logit):
         threshold = tf.constant(1 / (1 + math.exp(-logit)), tf.float32)
-        spent = [
-            float(self._run(batch, threshold)) for batch, _ in self._batches
-        ]
-        return sum(spent) / sum(len(labels) for _, labels in self._batches)
+        total = sum(float(run(images, threshold)) for images, _ in batches)
+        return total / sum(len(labels) for _, labels in batches)
+
+    return spent

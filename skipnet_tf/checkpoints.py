@@ -69,8 +69,8 @@ def load_weights(
     """Loads the weights of a file, ours or PyTorch's.
 
     A SkipNet also takes those of its dense network: its gates stay as they
-    are. A dense network takes those within a `.keras` file of a SkipNet. Call
-    this before `compile`.
+    are. A dense network takes those within a `.keras` file of a SkipNet. A
+    threshold is no weight, and stays. Call this before `compile`.
 
     Args:
         model: Network to receive the weights.

@@ -20,9 +20,8 @@ from skipnet_tf.layers import normal
 def doubt(class_logits: tf.Tensor) -> tf.Tensor:
     """Digits of doubt: `2 + log10(1 - p)`, p the largest probability.
 
-    It is 1 at p = 0.9, 0 at 0.99, -1 at 0.999, about as many images being on
-    either side in a trained network; the difference 1 - p is never formed,
-    which would have lost all digits at 0.9999999.
+    It is 1 at p = 0.9, 0 at 0.99 and -1 at 0.999. The difference 1 - p is never
+    formed: it would have lost all digits at 0.9999999.
 
     Args:
         class_logits: Float32 tensor `(batch, classes)`.

@@ -17,6 +17,7 @@ from skipnet_tf.resnet import ResNet
 from skipnet_tf.skipnet import SkipNet
 
 _BATCH_SIZE = 500
+_FEW = 250  # images whose maps after every block fit into memory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,6 +115,26 @@ def collect(model: ResNet | SkipNet, dataset: tf.data.Dataset) -> Routes:
             for name in names
         }
     )
+
+
+def some_images(dataset: tf.data.Dataset, images: int) -> tf.data.Dataset:
+    """The first images of a data set, in batches of a moderate size.
+
+    Args:
+        dataset: Batches of images and labels, as large as they like.
+        images: Positive int, how many to take at most.
+
+    Returns:
+        Batches of 250 images and labels at most.
+
+    Raises:
+        ValueError: If `images` is not positive.
+    """
+    if not isinstance(images, int) or images < 1:
+        raise ValueError(
+            f"`images` must be a positive int. Received: images={images!r}"
+        )
+    return dataset.unbatch().take(images).batch(min(images, _FEW))
 
 
 def route(model: ResNet | SkipNet, images: tf.Tensor, actions=None) -> dict:

@@ -6,6 +6,8 @@ their difference, the log-odds of running the block. A gate says whether it
 `reads_means`, and leaves its `bias` to whoever compares its logits.
 """
 
+from collections.abc import Callable
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -166,6 +168,7 @@ class ConfidenceGate:
 
     Args:
         gate: The trained `skipnet_tf.confidence.ConfidenceGate`.
+        classify: Function of means, the logits of classes.
 
     Call arguments:
         features: Maps, and their means over space, `(batch, channels)`.
@@ -175,12 +178,12 @@ class ConfidenceGate:
         `(logits, state)`: float32 `(batch, 1)` without `bias`, and `state`.
     """
 
-    def __init__(self, gate: confidence.ConfidenceGate):
+    def __init__(self, gate: confidence.ConfidenceGate, classify: Callable):
         self.reads_means = gate.classifier is not None
         self._cost = gate.multiply_adds(1, 1)
         self.bias = array(gate.bias)[0]
         if self.reads_means:
-            self._classifier = Dense.fold(gate.classifier)
+            self._classify = classify
             self._slope = array(gate.slope)
 
     def initial_state(self, batch: tf.Tensor) -> tuple:
@@ -190,7 +193,7 @@ class ConfidenceGate:
     def __call__(self, features, state):
         if not self.reads_means:
             return tf.zeros([tf.shape(features[0])[0], 1]), state
-        doubts = confidence.doubt(self._classifier(features[1]))
+        doubts = confidence.doubt(self._classify(features[1]))
         return tf.constant(self._slope, tf.float32) * doubts[:, None], state
 
     def multiply_adds(self, halvings: int) -> np.ndarray:
@@ -199,7 +202,6 @@ class ConfidenceGate:
 
 
 _FOLDED = {
-    confidence.ConfidenceGate: ConfidenceGate,
     gates.RecurrentGate: RecurrentGate,
     gates.PooledGate: PooledGate,
     gates.FeedForwardGateI: FeedForwardGate,
@@ -208,9 +210,20 @@ _FOLDED = {
 
 
 def fold_gate(
-    gate: keras.layers.Layer,
+    gate: keras.layers.Layer, classify: Callable
 ) -> RecurrentGate | PooledGate | FeedForwardGate | ConfidenceGate:
-    """The folded form of a trained gate."""
+    """The folded form of a trained gate.
+
+    Args:
+        gate: The trained gate.
+        classify: Function of the spatial means of the last maps that gives
+            the logits of classes, for gates that ask.
+
+    Returns:
+        The gate for inference.
+    """
+    if isinstance(gate, confidence.ConfidenceGate):
+        return ConfidenceGate(gate, classify)
     return _FOLDED[type(gate)](gate)
 
 

@@ -57,9 +57,12 @@ class FrozenNetwork:
             backbone.stem_conv, backbone.stem_norm
         )
         self._large_stem = backbone.large_stem
-        self._classifier = folding.Dense.fold(backbone.classifier)
+        # Shared by the end of the network and gates that ask it.
+        classifier = folding.Dense.fold(backbone.classifier)
+        self._classifier = folding.shared(classifier)
         gates = [
-            folded_gates.fold_gate(g) for g in (model.gates if gated else ())
+            folded_gates.fold_gate(gate, self._classifier)
+            for gate in (model.gates if gated else ())
         ]
         blocks = [_Block(block) for block in backbone.blocks]
         self._ungated = blocks[: len(blocks) - len(gates)]
@@ -70,17 +73,17 @@ class FrozenNetwork:
         # last block for the classifier.
         self._reads_means = [gate.reads_means for gate in gates]
         self._reads_means += self._reads_means[-1:]
-        self._count()
+        self._count(classifier)
 
     @property
     def gates(self) -> int:
         """Number of gates."""
         return len(self._gated)
 
-    def _count(self):
+    def _count(self, classifier):
         """Multiply-adds of one image, to be multiplied with its areas."""
         fixed = self._stem.multiply_adds(0)
-        fixed += self._classifier.multiply_adds()
+        fixed += classifier.multiply_adds()
         halvings = 2 if self._large_stem else 0
         for block in self._ungated:
             cost, projection, halvings = block.multiply_adds(halvings)

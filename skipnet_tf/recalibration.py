@@ -122,14 +122,27 @@ def _forward(model, dataset, actions):
             decide = policy.Forced(tf.repeat(row, tf.shape(images)[0], axis=0))
         model.route_with(images, decide, training=True)
 
-    if not isinstance(model, SkipNet):
+    with _collecting(model):
         return run.get_concrete_function()
-    execution = model.training_execution
-    model.training_execution = "conditional"  # read while it is traced
+
+
+@contextlib.contextmanager
+def _collecting(model):
+    """What is read while a function is traced: all rows that run count."""
+    frozen = [layer for layer in _normalisations(model) if not layer.trainable]
+    gated = isinstance(model, SkipNet)
+    execution = model.training_execution if gated else None
     try:
-        return run.get_concrete_function()
+        for layer in frozen:
+            layer.trainable = True
+        if gated:
+            model.training_execution = "conditional"
+        yield
     finally:
-        model.training_execution = execution
+        for layer in frozen:
+            layer.trainable = False
+        if gated:
+            model.training_execution = execution
 
 
 def _normalisations(model):

@@ -73,7 +73,8 @@ class HybridReinforce(Stage):
             `0.0`.
         gates_alone: Bool, the backbone stays as it is, statistics of
             normalisation included: steps then take a fraction of the time.
-            Defaults to `False`.
+            `compile` freezes it, and with the next stage all of it learns
+            again. Defaults to `False`.
 
     Raises:
         ValueError: If an argument is not as described, or, at the first
@@ -194,8 +195,10 @@ class HybridReinforce(Stage):
 
         # Thresholded decisions are what is asked for, but they jump: what the
         # probabilities spend says earlier where they are going.
-        jumps = over(tf.cast(routed["gate_logits"] >= 0.0, tf.float32))
-        smooth = over(tf.sigmoid(routed["gate_logits"]))
+        probabilities = tf.sigmoid(routed["gate_logits"])
+        runs = probabilities >= routed["threshold"]
+        jumps = over(tf.cast(runs, tf.float32))
+        smooth = over(probabilities)
         self.alpha.assign_add(_A_STEP * jumps)
         return self.alpha + _AT_ONCE * smooth
 

@@ -39,8 +39,8 @@ class SkipNet(StagedClassifier):
         num_classes: Positive int. Defaults to `10`.
         input_shape: Tuple `(height, width, channels)`; height and width may
             be `None`. Defaults to `(None, None, 3)`.
-        gate: `"rnn"`, `"ff1"`, `"ff2"`, `"pool"` or `"confidence"`. Defaults
-            to `"rnn"`.
+        gate: `"rnn"`, `"ff1"`, `"ff2"`, `"pool"` or, if the last group has
+            two blocks or more, `"confidence"`. Defaults to `"rnn"`.
         gate_init: `"open"`, every image starts with every block, or
             `"published"`. Defaults to `"open"`.
         threshold: Float, a block runs at inference where its probability is
@@ -85,11 +85,6 @@ class SkipNet(StagedClassifier):
         dtype=None,
     ):
         check_network(blocks, filters, stem, num_classes, input_shape)
-        if not 0.0 <= threshold <= 1.0:
-            raise ValueError(
-                "`threshold` must be a probability, in [0, 1]. "
-                f"Received: threshold={threshold}"
-            )
         super().__init__(groups=blocks, name=name, dtype=dtype)
         self.backbone = ResNet(
             blocks,
@@ -114,6 +109,22 @@ class SkipNet(StagedClassifier):
                 for block in self.backbone.blocks[1:]
             ]
             self.build((None, *input_shape))
+
+    @property
+    def threshold(self) -> float:
+        """A block runs at inference where its probability is at least this."""
+        return self._threshold
+
+    @threshold.setter
+    def threshold(self, value: float):
+        if not 0.0 <= value <= 1.0:
+            raise ValueError(
+                "`threshold` must be a probability, in [0, 1]. "
+                f"Received: threshold={value}"
+            )
+        self._threshold = value
+        # Made for the threshold before.
+        self.test_function = self.predict_function = None
 
     def build(self, input_shape):
         if self.built:
@@ -276,8 +287,7 @@ class SkipNet(StagedClassifier):
 
 
 def _make_gates(gate, init, backbone):
-    before, gated = backbone.blocks[:-1], backbone.blocks[1:]
-    names = [f"{block.name}_gate" for block in gated]
+    names = [f"{block.name}_gate" for block in backbone.blocks[1:]]
     if gate == "rnn":
         shared = Recurrence(init=init, name="recurrence")
         return [
@@ -285,11 +295,7 @@ def _make_gates(gate, init, backbone):
             for name in names
         ]
     if gate == "confidence":
-        read = [block.filters == gated[-1].filters for block in before]
-        return [
-            ConfidenceGate(backbone.classifier if reads else None, init, name)
-            for reads, name in zip(read, names)
-        ]
+        return _asking_gates(init, backbone, names)
     kinds = {
         "ff1": FeedForwardGateI,
         "ff2": FeedForwardGateII,
@@ -300,3 +306,20 @@ def _make_gates(gate, init, backbone):
             f"`gate` must be one of {GATES}. Received: gate={gate!r}"
         )
     return [kinds[gate](init=init, name=name) for name in names]
+
+
+def _asking_gates(init, backbone, names):
+    """Gates that ask the classifier, between blocks of the last group."""
+    last = backbone.arguments["blocks"][-1]
+    if last < 2:
+        raise ValueError(
+            '`gate="confidence"` needs two blocks or more in the last group, '
+            "between which the classifier can be asked. "
+            f"Received: blocks={backbone.arguments['blocks']}"
+        )
+    asked = [None] * len(names)
+    asked[1 - last :] = [backbone.classifier] * (last - 1)
+    return [
+        ConfidenceGate(classifier, init, name)
+        for classifier, name in zip(asked, names)
+    ]

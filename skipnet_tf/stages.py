@@ -61,8 +61,8 @@ class Stage:
 
         Args:
             routed: What `SkipNet.route` returns, and `fixed_share`,
-                `block_shares` and, if the stage is `self_critical`,
-                `reference_gates` and `reference_loss`, see
+                `block_shares`, `threshold` and, if the stage is
+                `self_critical`, `reference_gates` and `reference_loss`, see
                 `StagedClassifier`.
             cross_entropy: Float tensor `(batch,)`, in nats.
             step: Int64 scalar, the training step.

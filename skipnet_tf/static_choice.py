@@ -21,8 +21,6 @@ from skipnet_tf.skipnet import SkipNet
 from skipnet_tf.static_search import Mask
 from skipnet_tf.static_search import Search
 
-_BATCH_SIZE = 250  # the maps after every block are kept for so many images
-
 
 @dataclasses.dataclass(frozen=True)
 class StaticChoice:
@@ -88,10 +86,6 @@ def best_static_choice(
     """
     if not isinstance(model, SkipNet):
         raise ValueError(f"`model` must be a SkipNet. Received: {model!r}")
-    if not isinstance(images, int) or images < 1:
-        raise ValueError(
-            f"`images` must be a positive int. Received: images={images!r}"
-        )
     static = _Static(model, dataset)
     fixed = static.count.fixed
     if macs < fixed:
@@ -99,8 +93,7 @@ def best_static_choice(
             f"`macs` must be at least {fixed}, what an image costs when every "
             f"gate is shut. Received: macs={macs}"
         )
-    # One by one: the batches of an evaluation may be as large as they like.
-    some = dataset.unbatch().take(images).batch(min(images, _BATCH_SIZE))
+    some = evaluation.some_images(dataset, images)
     search = Search(
         static.count.blocks,
         macs - fixed,

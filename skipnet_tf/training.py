@@ -53,9 +53,10 @@ class StagedClassifier(Classifier):
                 f"Received: stage={stage!r}"
             )
         stage.build(self.groups)
-        # Unless this changes, it is left to the user what is trained.
-        if stage.gates_alone != self.stage.gates_alone:
-            self.backbone.trainable = not stage.gates_alone
+        if stage.gates_alone:
+            self.backbone.trainable = False
+        elif self.stage.gates_alone:  # else it is left to the user
+            self.backbone.trainable = True
         self.stage = stage
         self.training_execution = self._possible(stage.execution, jit_compile)
         return stage
@@ -106,10 +107,11 @@ class StagedClassifier(Classifier):
         return loss, routed, fed.union(terms)
 
     def _shares(self, images):
-        """Multiply-adds over those of the network without gates.
+        """What the thresholded policy spends follows from.
 
-        `fixed_share`, what every image pays, gates included, and
-        `block_shares` `(gates,)`, float32.
+        Multiply-adds over those of the network without gates: `fixed_share`,
+        what every image pays, gates included, and `block_shares` `(gates,)`,
+        float32; and the `threshold`.
         """
         fixed, blocks, gates = self.multiply_adds(*pixels(images))
         dense = fixed + sum(blocks)
@@ -117,6 +119,7 @@ class StagedClassifier(Classifier):
         return {
             "fixed_share": tf.cast((fixed + sum(gates)) / dense, tf.float32),
             "block_shares": tf.cast(tf.stack(shares), tf.float32),
+            "threshold": self.threshold,
         }
 
     def _reference(self, images, labels):

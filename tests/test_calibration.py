@@ -65,9 +65,25 @@ def test_so_many_images_are_used_whatever_the_batches(model):
     assert few != calibration.threshold_for(model, dataset(), 0.5)
 
 
+def test_evaluation_follows_a_threshold_that_was_moved():
+    moved = divide_opinions(skipnet("pool"), IMAGES)
+    moved.compile()
+    arguments = {"batch_size": 300, "verbose": 0, "return_dict": True}
+    found = []
+    for threshold in (0.0, 0.5, 1.0):
+        moved.threshold = threshold
+        logs = moved.evaluate(IMAGES, labels(300), **arguments)
+        found.append(logs["executed_blocks"])
+    assert found[0] == 1.0 > found[1] > found[2]
+    with pytest.raises(ValueError, match="`threshold`.*Received: "):
+        moved.threshold = 1.5
+
+
 def test_bad_arguments_are_named(model):
     for macs in (0, 1.1):
         with pytest.raises(ValueError, match="`macs`.*Received: "):
             calibration.threshold_for(model, dataset(), macs)
+    with pytest.raises(ValueError, match="`images`.*Received: "):
+        calibration.threshold_for(model, dataset(), 0.5, images=0)
     with pytest.raises(ValueError, match="`dataset`.*at least one image"):
         calibration.threshold_for(model, dataset(0), 0.5)

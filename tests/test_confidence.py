@@ -2,6 +2,7 @@
 
 import json
 
+import building
 import keras
 import numpy as np
 import pytest
@@ -79,11 +80,16 @@ def test_no_gradient_reaches_what_the_gate_reads():
 
 
 def test_gates_of_the_last_group_ask_the_classifier_of_the_network():
-    model = skipnet("confidence", blocks=(2, 3))
+    model = skipnet("confidence", blocks=(2, 3), filters=(4, 4))
     asked = [gate.classifier for gate in model.gates]
     # Before blocks 1 and 2 the features are those of the first group.
     assert asked[:2] == [None, None]
     assert asked[2] is asked[3] is model.backbone.classifier
+
+
+def test_a_last_group_without_anyone_to_ask_is_refused():
+    with pytest.raises(ValueError, match="`gate=.*two blocks or more"):
+        skipnet("confidence", blocks=(2, 1))
 
 
 def test_the_last_gate_doubts_what_the_network_without_its_block_would_say():
@@ -116,6 +122,22 @@ def test_frozen_blocks_stay_as_they_are_while_gates_learn():
     assert not np.array_equal(before[0], moved)
 
 
+def test_gates_learn_alone_whatever_was_frozen_before():
+    model = network()
+    alone = skipnet_tf.HybridReinforce(gates_alone=True)
+    for _ in range(2):
+        model.compile(sgd(), stage=alone)
+        assert not model.backbone.trainable_variables
+        model.trainable = True
+    model.compile(sgd())
+    model.backbone.stem_conv.trainable = False
+    model.compile(sgd(), stage=skipnet_tf.Supervised())
+    assert not model.backbone.stem_conv.trainable  # as the user wants it
+    teacher = skipnet_tf.Distillation(network())
+    with pytest.raises(ValueError, match="`distillation`.*gates learn alone"):
+        model.compile(sgd(), stage=alone, distillation=teacher)
+
+
 def test_work_directories_of_hrl_are_bound_by_the_stage_of_gates(tmp_path):
     def noted(stage, *arguments):
         parse(f"--workdir={tmp_path}", *arguments)
@@ -129,7 +151,8 @@ def test_work_directories_of_hrl_are_bound_by_the_stage_of_gates(tmp_path):
     assert noted("gates", after, "--hrl_steps=3") == noted("gates")
     assert noted("hrl", after, longer) != noted("hrl", after)
     # Whatever gates will follow, depths are drawn without them.
-    assert noted("elastic", "--gate=pool") == noted("elastic")
+    for flag in ("--gate=pool", "--gate_init=published"):
+        assert noted("elastic", flag) == noted("elastic")
     for flag in ("--min_blocks=2", "--target=0.4"):
         assert noted("gates", flag) != noted("gates")
         assert noted("hrl", after, flag) != noted("hrl", after)
@@ -137,11 +160,31 @@ def test_work_directories_of_hrl_are_bound_by_the_stage_of_gates(tmp_path):
         assert noted("gates", by_sp, flag) == noted("gates", by_sp)
 
 
+def test_gates_that_would_not_be_used_are_refused(tmp_path):
+    stages = ["--stages=sp,gates,hrl", "--gates_from=sp"]
+    for flags in ([], ["--hrl_from=gates", "--from_scratch"]):
+        with pytest.raises(ValueError, match="give --hrl_from=gates"):
+            train(tmp_path, *stages, *flags)
+    with pytest.raises(ValueError, match="stage gates has no weights") as info:
+        train(tmp_path, "--stages=gates")
+    assert "--from_scratch" not in str(info.value)
+
+
+def test_a_price_that_was_not_adapted_is_none_to_go_on_at(tmp_path):
+    model = network()
+    stage = skipnet_tf.HybridReinforce(skipnet_tf.schedules.Ramp(0, 1, 5))
+    model.compile(sgd(), stage=stage)
+    model.save(tmp_path / "model.keras")
+    with pytest.raises(ValueError, match="--target_macs.*gates too"):
+        building.price(tmp_path / "model.keras")
+
+
 def test_trainers_teach_gates_alone_and_go_on_at_their_price(tmp_path):
     few = ["--sp_steps=1", "--gates_steps=4", "--min_blocks=1"]
-    train(tmp_path, "--stages=elastic", *few)
+    train(tmp_path, "--depth=14", "--stages=elastic", *few)
     train(
         tmp_path,
+        "--depth=14",
         "--stages=gates,hrl",
         "--gate=confidence",  # where depths were drawn there were others
         "--hrl_from=gates",
@@ -159,6 +202,7 @@ def test_trainers_teach_gates_alone_and_go_on_at_their_price(tmp_path):
         np.testing.assert_array_equal(before, now)
     assert hrl.backbone.trainable and not gates.backbone.trainable
     assert gates.gates[0].bias != 2.0  # where it started
+    assert gates.gates[-1].slope != 0.0
     # While all blocks run, at 1 > 0.9, the price rises: by 0.04 * (1 - 0.9)
     # and what the gates cost, in each of four steps.
     prices = [0.5, *(float(each.stage.alpha) for each in (gates, hrl))]

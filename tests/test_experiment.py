@@ -77,6 +77,15 @@ def test_dense_weights_load_into_the_backbone_and_leave_the_gates(tmp_path):
             np.testing.assert_array_equal(one, other)
 
 
+def test_a_dense_network_takes_the_one_within_a_skipnet(tmp_path):
+    gated = skipnet_tf.cifar_skipnet(8, "pool", input_shape=(8, 8, 3))
+    gated.save(tmp_path / "pool.keras")
+    dense = skipnet_tf.cifar_resnet(8, input_shape=(8, 8, 3))
+    checkpoints.load_weights(dense, str(tmp_path / "pool.keras"))
+    for ours, theirs in zip(dense.weights, gated.backbone.weights, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
 def test_a_skipnet_file_does_not_load_into_another_gate_type(tmp_path):
     recurrent = skipnet_tf.cifar_skipnet(8, input_shape=(8, 8, 3))
     recurrent.save(tmp_path / "rnn.keras")

@@ -123,7 +123,7 @@ def test_multiply_adds_are_those_of_the_trained_network(twin, size):
     for gate, halvings, expected in zip(
         twin.model.gates, (stem, stem, stem + 1), count.gates
     ):
-        vector = folded_gates.fold_gate(gate).multiply_adds(halvings)
+        vector = folded_gates.fold_gate(gate, None).multiply_adds(halvings)
         assert vector @ areas == expected
 
 

@@ -134,13 +134,16 @@ def test_imposed_decisions_go_before_the_policy():
     assert kept == shut
 
 
-def test_a_dense_network_and_a_while_that_ends():
+@pytest.mark.parametrize("trainable", [True, False])
+def test_a_dense_network_and_a_while_that_ends(trainable):
     model = skipnet_tf.cifar_resnet(8)
+    model.trainable = trainable
     before = statistics(model)
     with recalibration.recalibrated(model, dataset(), 1):
         check(model.stem_norm, [moments(model.stem_conv(BATCHES[0]))])
     for path, value in statistics(model).items():
         np.testing.assert_array_equal(value, before[path])
+    assert model.stem_norm.trainable is trainable
 
 
 def test_what_cannot_be_is_refused_and_changes_nothing():

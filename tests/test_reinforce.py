@@ -22,6 +22,7 @@ _ROUTED = {
     "gates": tf.constant([[1.0, 0.0, 1.0], [0.0, 0.0, 1.0]]),
     "fixed_share": tf.constant(0.2),
     "block_shares": tf.constant([0.4, 0.3, 0.2]),
+    "threshold": 0.5,
 }
 _LOSS = tf.constant([0.5, 2.0])
 
@@ -112,11 +113,19 @@ def test_bounded_samples_are_credited_with_their_bounded_probability():
     assert float(terms["policy_loss"]) == pytest.approx(expected, rel=1e-5)
 
 
-def test_the_price_follows_what_is_spent():
+@pytest.mark.parametrize(
+    ("threshold", "thresholded"),
+    [
+        # Logits of 0 and more: all gates 0, half of gates 1 and of gates 2.
+        (0.5, 0.2 + 0.4 + 0.15 + 0.1),
+        # Of log(1.5) = 0.41 and more: half of gates 1 and of gates 2.
+        (0.6, 0.2 + 0.15 + 0.1),
+    ],
+)
+def test_the_price_follows_what_is_spent(threshold, thresholded):
     stage = skipnet_tf.HybridReinforce(0.3, target_macs=0.5)
-    terms = stage.policy_terms(_ROUTED, _LOSS, 0, _SEED)
-    # Above 0 are all gates 0, half of gates 1 and half of gates 2.
-    thresholded = 0.2 + 0.4 + 0.15 + 0.1
+    routed = {**_ROUTED, "threshold": threshold}
+    terms = stage.policy_terms(routed, _LOSS, 0, _SEED)
     p = 1 / (1 + np.exp(-_ROUTED["gate_logits"].numpy()))
     probable = 0.2 + float(np.mean(p, axis=0) @ [0.4, 0.3, 0.2])
     alpha = 0.3 + 0.04 * (thresholded - 0.5)

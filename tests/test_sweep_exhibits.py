@@ -61,8 +61,12 @@ def test_stages_are_called_as_in_the_paper(make):
         run = make(str(settings), stages, settings)
         kinds = [row["kind"] for row in records.records([run])]
         assert kinds == expected
-    taught = make("taught", {"hrl": DENSE}, {"distill_from": "base"})
+    settings = {"distill_from": "base"}
+    taught = make("taught", {"gates": DENSE, "hrl": DENSE}, settings)
     assert records.kind(taught, "hrl") == "HRL+SP, distilled"
+    assert records.kind(taught, "gates") == "gates alone"  # without a teacher
+    later = make("later", {"hrl": DENSE}, {"hrl_from": "elastic"})
+    assert records.kind(later, "hrl") == "HRL after elastic depth"
 
 
 def test_seeds_are_averaged_and_other_settings_are_not(make):

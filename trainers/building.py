@@ -1,9 +1,10 @@
 """The compiled network of a stage, from the flags."""
 
 import dataclasses
+import json
 import os
+import zipfile
 
-import keras
 import tensorflow as tf
 from absl import flags
 
@@ -44,7 +45,8 @@ def plan(stage: str, family: str, splits: experiment.Data) -> experiment.Plan:
             stage, family, splits, steps, 0.5**retreats
         ),
         given=_given(stage),
-        recalibrate=values.recalibrate if late else 0,
+        # Statistics are part of the backbone, which stays as it is in gates.
+        recalibrate=values.recalibrate if late and stage != "gates" else 0,
         target_macs=values.target_macs if late else None,
     )
 
@@ -116,10 +118,12 @@ def _compiled(stage, family, splits, steps, gentle):
     weights = first_weights(stage)
     if weights:
         given = _given(stage) is not None
-        # Gates have learnt nothing in elastic, and may be of another kind.
-        untaught = not given and _before(stage) == "elastic"
-        whose = model.backbone if untaught else model
-        _load(whose, weights, splits, values.new_classifier and given)
+        # In elastic gates learn nothing: those that follow start afresh.
+        afresh = stage == "elastic" or (
+            not given and _before(stage) == "elastic"
+        )
+        target = model.backbone if afresh else model
+        _load(target, weights, splits, values.new_classifier and given)
     compiled = {
         "optimizer": _optimizer(stage, steps, gentle),
         "loss": _loss(),
@@ -163,7 +167,7 @@ def _network(stage, family, info, depth):
     if family == "imagenet":
         arguments["stride_on"] = values.stride_on
     gated = stage != "base"
-    if gated:
+    if gated and stage != "elastic":  # whose gates have no say: any follow
         arguments |= {"gate": values.gate, "gate_init": values.gate_init}
     return models.NETWORKS[family][gated](**arguments)
 
@@ -220,7 +224,7 @@ def _late_stage(stage, model, info, steps, gentle):
     if _continues(stage):
         entropy_weight = 0.0
         if target is not None:
-            alpha = gentle * _price(first_weights(stage))
+            alpha = gentle * price(first_weights(stage))
     elif values.price_ramp:
         ramp = max(1, round(values.price_ramp * steps))
         if target is not None:
@@ -250,9 +254,27 @@ def _continues(stage):
     return not _given(stage) and _before(stage) == "gates"
 
 
-def _price(weights):
-    """The price that a stage ended with, adapted to its target."""
-    return float(keras.saving.load_model(weights).stage.alpha)
+def price(path: str) -> float:
+    """The price that a stage ended with, adapted to its target.
+
+    Args:
+        path: String, its `.keras` file.
+
+    Returns:
+        Float.
+
+    Raises:
+        ValueError: If the price followed a schedule.
+    """
+    with zipfile.ZipFile(path) as file:
+        config = json.loads(file.read("config.json"))
+    alpha = config["compile_config"]["stage"]["config"]["alpha"]
+    if not isinstance(alpha, float):
+        raise ValueError(
+            "--target_macs must have been given to gates too, for hrl to go on "
+            f"at its price. Received: {path}, trained without"
+        )
+    return alpha
 
 
 def _execution():

@@ -123,13 +123,15 @@ def _define_objective(defaults):
     number(
         "entropy_weight",
         0.03,
-        "Reward for undecided gates at the start of hrl and rl, for each nat; "
+        "Reward for undecided gates at the start of gates, hrl and rl, for "
+        "each nat; "
         "it falls to 0 in a line. Published: 0.",
     )
     number(
         "min_probability",
         0.0,
-        "Chance that hrl and rl leave to either decision of a gate; below 0.5.",
+        "Chance that gates, hrl and rl leave to either decision of a gate; "
+        "below 0.5.",
         0.499,
     )
     number(
@@ -140,9 +142,10 @@ def _define_objective(defaults):
     number(
         "sharpen",
         1.0,
-        "Factor on the gates' logits at the start of hrl and rl, so that "
-        "samples begin near the thresholded policy; published for ImageNet: "
-        "20, which leaves gates that are still wide open nothing to try.",
+        "Factor on the gates' logits at the start of gates, hrl and rl, so "
+        "that samples begin near the thresholded policy; published for "
+        "ImageNet: 20, which leaves gates that are still wide open nothing to "
+        "try.",
     )
     flags.DEFINE_bool(
         "block_costs",
@@ -154,7 +157,8 @@ def _define_objective(defaults):
         "execution",
         "auto",
         ["auto", "conditional", "masked"],
-        "Blocks in hrl and rl: conditional computes, forward and backward, "
+        "Blocks in elastic, gates, hrl and rl: conditional computes, forward "
+        "and backward, "
         "and takes batch statistics of, the images that run a block; masked "
         "computes all of them, as published. auto: masked where there is a "
         "GPU, which takes longer over varying numbers of rows than over all. "
@@ -239,7 +243,8 @@ def _define_start():
         None,
         "Weights that the first stage starts from: a file (.keras, "
         ".weights.h5, .pth, .safetensors) of this network or of its dense "
-        "network, whose accuracy the gates, open at the start, keep.",
+        "network, whose accuracy the gates, open at the start, keep; elastic "
+        "takes the dense network in it.",
     )
     flags.DEFINE_bool(
         "new_classifier",

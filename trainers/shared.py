@@ -193,16 +193,29 @@ def _check_start(stage):
     }
     path = building.first_weights(stage)
     if path and path not in coming and not os.path.exists(path):
+        scratch = ", or train untrained weights with --from_scratch"
         raise ValueError(
             f"stage {stage} has no weights to start from: {path} does not "
-            "exist. Name the stage before it in --stages, give "
-            "--init_from, or train untrained weights with --from_scratch."
+            "exist. Name the stage before it in --stages, or give --init_from"
+            + (scratch if stage in ("hrl", "rl") else "")
         )
+    if "gates" in earlier and stage in ("hrl", "rl"):
+        _check_gates_are_used(stage)
     path = building.teacher_weights(stage)
     if path and path not in coming and not os.path.exists(path):
         raise ValueError(
             f"--distill_from must be a weights file, or base where that stage "
             f"is trained. Received: {path}, which does not exist"
+        )
+
+
+def _check_gates_are_used(stage):
+    values = flags.FLAGS
+    if values.from_scratch or values.hrl_from != "gates":
+        raise ValueError(
+            f"--stages has gates before {stage}, which would not start from "
+            "them: give --hrl_from=gates and leave out --from_scratch. "
+            f"Received: --hrl_from={values.hrl_from}"
         )
 
 

@@ -31,8 +31,8 @@ def define(defaults: dict) -> None:
         "recalibrate",
         0,
         "Batches from which the statistics of normalisation are measured anew "
-        "at the end of gates, hrl and rl, under the thresholded policy; 0: "
-        "those of training stay.",
+        "at the end of hrl and rl, under the thresholded policy; 0: those of "
+        "training stay.",
         lower_bound=0,
     )
     number(
@@ -107,7 +107,10 @@ def _define_learning_rate(defaults):
         "by --batch_size over this. Not given: they are taken as they are.",
         lower_bound=1,
     )
-    for prefix, stages in (("", "base and sp"), ("hrl_", "gates, hrl and rl")):
+    for prefix, stages in (
+        ("", "base, sp and stages like sp"),
+        ("hrl_", "gates, hrl and rl"),
+    ):
         flags.DEFINE_enum(
             f"{prefix}schedule",
             defaults[f"{prefix}schedule"],

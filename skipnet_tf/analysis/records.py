@@ -43,8 +43,11 @@ def kind(run: Run, stage: str) -> str:
     if stage == "sp":
         name = _GATING[settings.get("gating", "hard")]
     elif stage == "hrl":
-        name = "HRL+S" if settings.get("from_scratch") else "HRL+SP"
-    return f"{name}, distilled" if settings.get("distill_from") else name
+        before = settings.get("hrl_from", "sp")
+        name = "HRL+SP" if before == "sp" else f"HRL after {_NAMES[before]}"
+        name = "HRL+S" if settings.get("from_scratch") else name
+    taught = settings.get("distill_from") and stage not in ("gates", "rl")
+    return f"{name}, distilled" if taught else name
 
 
 def records(runs: Sequence[Run]) -> list[dict]:
