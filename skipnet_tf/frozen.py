@@ -58,10 +58,10 @@ class FrozenNetwork:
         )
         self._large_stem = backbone.large_stem
         # Shared by the end of the network and gates that ask it.
-        classifier = folding.Dense.fold(backbone.classifier)
-        self._classifier = folding.shared(classifier)
+        self._classifier = folding.Dense.fold(backbone.classifier)
+        self._classify = folding.shared(self._classifier)
         gates = [
-            folded_gates.fold_gate(gate, self._classifier)
+            folded_gates.fold_gate(gate, self._classify)
             for gate in (model.gates if gated else ())
         ]
         blocks = [_Block(block) for block in backbone.blocks]
@@ -73,17 +73,17 @@ class FrozenNetwork:
         # last block for the classifier.
         self._reads_means = [gate.reads_means for gate in gates]
         self._reads_means += self._reads_means[-1:]
-        self._count(classifier)
+        self._count()
 
     @property
     def gates(self) -> int:
         """Number of gates."""
         return len(self._gated)
 
-    def _count(self, classifier):
+    def _count(self):
         """Multiply-adds of one image, to be multiplied with its areas."""
         fixed = self._stem.multiply_adds(0)
-        fixed += classifier.multiply_adds()
+        fixed += self._classifier.multiply_adds()
         halvings = 2 if self._large_stem else 0
         for block in self._ungated:
             cost, projection, halvings = block.multiply_adds(halvings)
@@ -110,7 +110,7 @@ class FrozenNetwork:
         means, logits = self._run_gated(maps, cutoffs)
         gates = tf.cast(logits >= cutoffs, tf.float32)
         return {
-            "logits": self._classifier(means),
+            "logits": self._classify(means),
             "probabilities": tf.sigmoid(logits + biases),
             "gates": gates,
             "macs": self._spent(images, gates),
