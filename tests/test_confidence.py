@@ -179,6 +179,7 @@ def test_a_price_that_was_not_adapted_is_none_to_go_on_at(tmp_path):
         building.price(tmp_path / "model.keras")
 
 
+@pytest.mark.slow
 def test_trainers_teach_gates_alone_and_go_on_at_their_price(tmp_path):
     few = ["--sp_steps=1", "--gates_steps=4", "--min_blocks=1"]
     train(tmp_path, "--depth=14", "--stages=elastic", *few)
