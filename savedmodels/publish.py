@@ -102,6 +102,8 @@ def _publish():
     model = run.model(stage)
     if _THRESHOLD.value is not None:
         model.threshold = _THRESHOLD.value
+    if _PRECISION.value == "float32":  # as it is served, however it was trained
+        model, dense = export.in_float32(model), export.in_float32(dense)
     result = {"published_stage": stage, **trained.result(run)}
     splits = _splits(run, result)
     _add_test(run, result, splits)

@@ -101,7 +101,7 @@ def export_saved_model(
     recipe = _find_preprocessing(preprocessing)
     size = recipe.size or model.get_config()["input_shape"][0] or _DEFAULT_SIZE
     facts = model_card.facts(model, recipe, precision, size, card or {})
-    network = _float32(model)
+    network = in_float32(model)
     signatures = Signatures(
         FrozenNetwork(network, precision), network, recipe, class_names, top
     ).functions(forced)
@@ -117,7 +117,7 @@ def export_saved_model(
     return version
 
 
-def _float32(model):
+def in_float32(model: ResNet | SkipNet) -> ResNet | SkipNet:
     """A copy that computes in float32 and never what it skips."""
     config = {**model.get_config(), "dtype": "float32"}
     if isinstance(model, SkipNet):
