@@ -64,8 +64,12 @@ def threshold_for(
             high = middle
         middle = (low + high) / 2
         tried[middle] = spent(middle)
-    best = min(tried, key=lambda logit: abs(tried[logit] - macs))
-    return 1 / (1 + math.exp(-best))
+    best = min(tried, key=lambda log_odds: abs(tried[log_odds] - macs))
+    return _threshold(best)
+
+
+def _threshold(log_odds):
+    return 1 / (1 + math.exp(-log_odds))
 
 
 def _spending(model, batches):
@@ -77,8 +81,8 @@ def _spending(model, batches):
         dense = model.dense_multiply_adds(images)
         return tf.reduce_sum(routed["macs"] / dense)
 
-    def spent(logit):
-        threshold = tf.constant(1 / (1 + math.exp(-logit)), tf.float32)
+    def spent(log_odds):
+        threshold = tf.constant(_threshold(log_odds), tf.float32)
         total = sum(float(run(images, threshold)) for images, _ in batches)
         return total / sum(len(labels) for _, labels in batches)
 
