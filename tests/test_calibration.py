@@ -2,10 +2,10 @@
 
 import pytest
 import tensorflow as tf
-from cases import divide_opinions
 from cases import images
 from cases import labels
 from cases import skipnet
+from cases import trained
 
 from skipnet_tf import calibration
 from skipnet_tf import flops
@@ -16,7 +16,7 @@ COUNT = flops.count(skipnet("pool"), (4, 4, 3))
 
 @pytest.fixture(scope="module")
 def model():
-    divided = divide_opinions(skipnet("pool"), IMAGES)
+    divided = trained(skipnet("pool"), IMAGES)
     divided.sharpen(0.1)  # most probabilities between the bounds
     return divided
 
@@ -50,7 +50,7 @@ def test_a_half_stays_where_it_is_close_enough(model):
 
 
 def test_sure_decisions_are_not_turned_into_their_opposites():
-    sure = divide_opinions(skipnet("pool"), IMAGES)
+    sure = trained(skipnet("pool"), IMAGES)
     sure.sharpen(100)
     half = spent(sure, 0.5)
     for asked in (half - 0.2, half + 0.2):
@@ -60,13 +60,14 @@ def test_sure_decisions_are_not_turned_into_their_opposites():
 
 
 def test_so_many_images_are_used_whatever_the_batches(model):
-    few = calibration.threshold_for(model, dataset(), 0.5, images=40)
-    assert few == calibration.threshold_for(model, dataset(40), 0.5)
-    assert few != calibration.threshold_for(model, dataset(), 0.5)
+    asked = spent(model, 0.5) + 0.1
+    few = calibration.threshold_for(model, dataset(), asked, images=40)
+    assert few == calibration.threshold_for(model, dataset(40), asked)
+    assert few != calibration.threshold_for(model, dataset(), asked)
 
 
 def test_evaluation_follows_a_threshold_that_was_moved():
-    moved = divide_opinions(skipnet("pool"), IMAGES)
+    moved = trained(skipnet("pool"), IMAGES)
     moved.compile()
     arguments = {"batch_size": 300, "verbose": 0, "return_dict": True}
     found = []
