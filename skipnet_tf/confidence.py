@@ -11,9 +11,8 @@ import keras
 import tensorflow as tf
 
 from skipnet_tf import ops
-from skipnet_tf.gates import check_init
+from skipnet_tf.gate_form import FeedForwardGate
 from skipnet_tf.layers import OPEN_LOGIT
-from skipnet_tf.layers import layer_config
 from skipnet_tf.layers import normal
 
 
@@ -38,7 +37,7 @@ def doubt(class_logits: tf.Tensor) -> tf.Tensor:
 
 
 @keras.saving.register_keras_serializable(package="skipnet_tf")
-class ConfidenceGate(keras.layers.Layer):
+class ConfidenceGate(FeedForwardGate):
     """How much the classifier doubts, times a slope, plus a bias.
 
     The spatial mean of the features goes through the network's own
@@ -75,10 +74,9 @@ class ConfidenceGate(keras.layers.Layer):
     def __init__(
         self, classifier=None, init="open", name=None, dtype="float32"
     ):
-        # No autocast: features stay in half precision up to their mean.
-        super().__init__(name=name, dtype=dtype, autocast=False)
+        super().__init__(init, name=name, dtype=dtype)
+        self.autocast = False  # features stay in half precision to their mean
         self.classifier = classifier
-        self.init = check_init(init)
 
     def build(self, input_shape):
         slope, bias = normal(math.sqrt(2.0)), "zeros"
@@ -102,10 +100,6 @@ class ConfidenceGate(keras.layers.Layer):
         doubts = tf.stop_gradient(doubt(self.classifier(means)))
         return self.slope * doubts + bias, state
 
-    def initial_state(self, batch_size):
-        """Nothing is carried from block to block."""
-        return None
-
     def last_weights(self):
         """Slope and bias: what the logit is proportional to."""
         slope = [] if self.classifier is None else [self.slope]
@@ -119,11 +113,8 @@ class ConfidenceGate(keras.layers.Layer):
         return inputs * classes + 1
 
     def get_config(self):
-        return {
-            **layer_config(self),
-            "init": self.init,
-            "classifier": keras.saving.serialize_keras_object(self.classifier),
-        }
+        classifier = keras.saving.serialize_keras_object(self.classifier)
+        return {**super().get_config(), "classifier": classifier}
 
     @classmethod
     def from_config(cls, config):

@@ -1,8 +1,6 @@
 """Gates (Wang et al., 2018, Sec. 3.1, Fig. 3): features to logits.
 
-All share one form, `logits, state = gate(features, state)`, so that a network
-runs them without asking which kind they are; only `RecurrentGate` has a state.
-In front of a block, `tapped(gate, features, ...)` runs any of them.
+All have the form of `gate_form`; only `RecurrentGate` has a state.
 """
 
 import math
@@ -12,6 +10,10 @@ import tensorflow as tf
 
 from skipnet_tf import flops
 from skipnet_tf import ops
+from skipnet_tf.gate_form import FeedForwardGate
+from skipnet_tf.gate_form import check_init
+from skipnet_tf.gate_form import check_units
+from skipnet_tf.gate_form import log_odds
 from skipnet_tf.layers import BatchNormalization
 from skipnet_tf.layers import Convolution
 from skipnet_tf.layers import decision_layer
@@ -19,65 +21,9 @@ from skipnet_tf.layers import layer_config
 from skipnet_tf.layers import normal
 from skipnet_tf.layers import uniform
 
-INITS = ("open", "published")
-
-
-def tapped(gate, features, state, training):
-    """`(features, logits, state)` of a gate in front of a block.
-
-    A gate that reads means alone says so by a method `decide(means, state)`,
-    and is spared gradients of the size of maps, see `ops.tap`. What comes
-    after the gate is to read the features returned.
-    """
-    if not hasattr(gate, "decide"):
-        return features, *gate(features, state, training=training)
-    features, means = ops.tap(features)
-    return features, *gate.decide(means, state)
-
-
-def check_init(init: str) -> str:
-    """`init`, or `ValueError` if it is unknown."""
-    if init not in INITS:
-        raise ValueError(
-            f"`init` must be one of {INITS}. Received: init={init!r}"
-        )
-    return init
-
-
-def _check_units(units):
-    if not isinstance(units, int) or units < 1:
-        raise ValueError(
-            f"`units` must be a positive int. Received: units={units}"
-        )
-    return units
-
-
-def _log_odds(two_logits):
-    # A softmax over (skip, run) is a sigmoid of their difference.
-    return two_logits[:, 1] - two_logits[:, 0]
-
-
-class _FeedForwardGate(keras.layers.Layer):
-    """What the gates without memory share: two logits from a vector."""
-
-    def __init__(self, init="open", name=None, dtype=None):
-        super().__init__(name=name, dtype=dtype)
-        self.init = check_init(init)
-
-    def initial_state(self, batch_size):
-        """Feed-forward gates carry nothing from block to block."""
-        return None
-
-    def last_weights(self):
-        """What the logit is proportional to: of the last dense layer."""
-        return self.decision.weights
-
-    def get_config(self):
-        return {**layer_config(self), "init": self.init}
-
 
 @keras.saving.register_keras_serializable(package="skipnet_tf")
-class FeedForwardGateI(_FeedForwardGate):
+class FeedForwardGateI(FeedForwardGate):
     """FFGate-I (Sec. 3.1, Fig. 3a): two convolutions, about 16 % of a block.
 
     Max-pooling halves the map, two 3x3 convolutions (the second with stride
@@ -118,7 +64,7 @@ class FeedForwardGateI(_FeedForwardGate):
         x = tf.nn.max_pool2d(features, 2, 2, "SAME")
         x = tf.nn.relu(self.norm1(self.conv1(x), training=training))
         x = tf.nn.relu(self.norm2(self.conv2(x), training=training))
-        return _log_odds(self.decision(ops.spatial_mean(x))), state
+        return log_odds(self.decision(ops.spatial_mean(x))), state
 
     def multiply_adds(self, height, width):
         """Multiply-adds on a feature map of `height * width` pixels."""
@@ -131,7 +77,7 @@ class FeedForwardGateI(_FeedForwardGate):
 
 
 @keras.saving.register_keras_serializable(package="skipnet_tf")
-class FeedForwardGateII(_FeedForwardGate):
+class FeedForwardGateII(FeedForwardGate):
     """FFGate-II (Sec. 3.1, Fig. 3b): one strided convolution, 12.5 %.
 
     A 3x3 convolution with stride 2 and batch normalisation, the spatial mean
@@ -166,7 +112,7 @@ class FeedForwardGateII(_FeedForwardGate):
 
     def call(self, features, state=None, training=False):
         x = tf.nn.relu(self.norm1(self.conv1(features), training=training))
-        return _log_odds(self.decision(ops.spatial_mean(x))), state
+        return log_odds(self.decision(ops.spatial_mean(x))), state
 
     def multiply_adds(self, height, width):
         """Multiply-adds on a feature map of `height * width` pixels."""
@@ -175,7 +121,7 @@ class FeedForwardGateII(_FeedForwardGate):
 
 
 @keras.saving.register_keras_serializable(package="skipnet_tf")
-class PooledGate(_FeedForwardGate):
+class PooledGate(FeedForwardGate):
     """Feed-forward gate without convolution (Sec. 3.1).
 
     Spatial mean, a dense layer with ReLU and a dense layer to two logits: as
@@ -203,7 +149,7 @@ class PooledGate(_FeedForwardGate):
 
     def __init__(self, units=10, init="open", name=None, dtype=None):
         super().__init__(init=init, name=name, dtype=dtype)
-        self.units = _check_units(units)
+        self.units = check_units(units)
         self.hidden = keras.layers.Dense(
             units,
             activation="relu",
@@ -222,7 +168,7 @@ class PooledGate(_FeedForwardGate):
 
     def decide(self, means, state=None):
         """`call` on spatial means, float32 `(batch, channels)`."""
-        return _log_odds(self.decision(self.hidden(means))), state
+        return log_odds(self.decision(self.hidden(means))), state
 
     def multiply_adds(self, height, width):
         """Multiply-adds; the same for every size of the feature map."""
@@ -251,7 +197,7 @@ class Recurrence(keras.layers.Layer):
 
     def __init__(self, units=10, init="open", name=None, dtype="float32"):
         super().__init__(name=name, dtype=dtype)
-        self.units = _check_units(units)
+        self.units = check_units(units)
         self.init = check_init(init)
         self.cell = keras.layers.LSTMCell(
             units,
@@ -320,7 +266,7 @@ class RecurrentGate(keras.layers.Layer):
     ):
         # No autocast: features stay in half precision up to their mean.
         super().__init__(name=name, dtype=dtype, autocast=False)
-        self.units = _check_units(units)
+        self.units = check_units(units)
         self.init = check_init(init)
         self.recurrence = recurrence or Recurrence(units, init)
 

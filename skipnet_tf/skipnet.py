@@ -7,12 +7,12 @@ from skipnet_tf import ops
 from skipnet_tf import policy as policies
 from skipnet_tf.blocks import GatedBlock
 from skipnet_tf.confidence import ConfidenceGate
+from skipnet_tf.gate_form import tapped
 from skipnet_tf.gates import FeedForwardGateI
 from skipnet_tf.gates import FeedForwardGateII
 from skipnet_tf.gates import PooledGate
 from skipnet_tf.gates import Recurrence
 from skipnet_tf.gates import RecurrentGate
-from skipnet_tf.gates import tapped
 from skipnet_tf.layers import dtype_policy
 from skipnet_tf.layers import layer_config
 from skipnet_tf.resnet import ResNet

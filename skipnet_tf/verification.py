@@ -5,17 +5,15 @@ reference is made from the file itself: every conditional block is replaced by
 both of its branches, run for all rows and mixed (Eq. 1 as it stands).
 """
 
-import copy
-import dataclasses
 import os
 from collections.abc import Iterator
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.core.framework import function_pb2
 from tensorflow.core.framework import node_def_pb2
 from tensorflow.core.protobuf import meta_graph_pb2
 
+from skipnet_tf import gated_graphs
 from skipnet_tf import serving
 from skipnet_tf import sessions
 
@@ -107,11 +105,6 @@ def _check_files(path):
     return f"saved_model.pb of {bytes_ / 1e6:.1f} MB, with a fingerprint"
 
 
-def _functions(meta_graph):
-    library = meta_graph.graph_def.library.function
-    return {function.signature.name: function for function in library}
-
-
 def _nodes(meta_graph) -> Iterator[node_def_pb2.NodeDef]:
     yield from meta_graph.graph_def.node
     for function in meta_graph.graph_def.library.function:
@@ -131,7 +124,7 @@ def _check_control_flow(meta_graph):
         _expect(not compiled, f"{node.name} needs XLA, which servers disable")
         plain = node.op not in ("Switch", "RefSwitch", "VarHandleOp")
         _expect(plain, f"{node.name} is a {node.op}")
-    for block in _blocks(meta_graph):
+    for block in gated_graphs.blocks(meta_graph):
         found = [n.name for n in block.outside.node_def if n.op == "Where"]
         _expect(not found, f"{found} select rows outside of a branch")
     return f"{conditionals} conditionals, functional and to be lowered"
@@ -207,50 +200,11 @@ def _check_warmup(path, session):
     return f"{count}, all answered"
 
 
-@dataclasses.dataclass(frozen=True)
-class _Block:
-    """A gated block: its name, the function it stands in, and its work."""
-
-    name: str
-    outside: function_pb2.FunctionDef
-    convolutions: int  # inside of the branch that runs it
-
-
-def _count_convolutions(function, functions):
-    count = 0
-    for node in function.node_def:
-        count += "Conv2D" in node.op
-        if node.op.endswith("PartitionedCall"):
-            called = functions[node.attr["f"].func.name]
-            count += _count_convolutions(called, functions)
-    return count
-
-
-def _decision(function, node):
-    """What an `If` asks of the rows, or `None` if it is no gated block."""
-    if node.op not in ("If", "StatelessIf"):
-        return None
-    asked = node.input[0].split(":")[0]
-    for other in function.node_def:
-        if other.name == asked and other.op in ("Any", "Reshape"):
-            return other.input[0]
-    return None
-
-
-def _blocks(meta_graph) -> Iterator[_Block]:
-    """The gated blocks in order; twice, where one image has its own form."""
-    functions = _functions(meta_graph)
-    for function in functions.values():
-        for node in function.node_def:
-            if _decision(function, node):
-                branch = functions[node.attr["then_branch"].func.name]
-                count = _count_convolutions(branch, functions)
-                yield _Block(node.name, function, count)
-
-
 def _check_skipping(meta_graph, session):
     """Rows that ran are rows that the gates chose, and the sums are right."""
-    convolutions = {b.name: b.convolutions for b in _blocks(meta_graph)}
+    convolutions = {
+        b.name: b.convolutions for b in gated_graphs.blocks(meta_graph)
+    }
     mixed, gates = _mixture(session)
     _expect(
         len(convolutions) == gates and all(convolutions.values()),
@@ -260,7 +214,7 @@ def _check_skipping(meta_graph, session):
     ones, zeros = np.ones(8, np.float32), np.zeros(8, np.float32)
     cases = [ones[:1], zeros[:1], ones, mixed, zeros]
     precision = _precision(meta_graph)
-    with sessions.Session(masked(meta_graph)) as reference:
+    with sessions.Session(gated_graphs.masked(meta_graph)) as reference:
         for threshold in cases:
             inputs = {"images": _images(len(threshold)), "threshold": threshold}
             outputs, ran = session.trace("tunable", **inputs)
@@ -376,72 +330,3 @@ def check_logits(
         f"logits differ from those of {what} by {difference:.2g}; the "
         f"largest is {largest:.2g}",
     )
-
-
-def masked(
-    meta_graph: meta_graph_pb2.MetaGraphDef,
-) -> meta_graph_pb2.MetaGraphDef:
-    """The same graph with every gated block computed for all rows and mixed.
-
-    Args:
-        meta_graph: What `sessions.read_meta_graph` returned.
-
-    Returns:
-        A changed copy.
-    """
-    meta_graph = copy.deepcopy(meta_graph)
-    for function in meta_graph.graph_def.library.function:
-        for node in list(function.node_def):
-            decision = _decision(function, node)
-            if decision:
-                nodes = _mixed(node, decision)
-                function.node_def.remove(node)
-                function.node_def.extend(nodes)
-    return meta_graph
-
-
-def _mixed(node, decision):
-    """Nodes that run both branches of `node` and select rows."""
-    name = node.name
-    ones = _node("OnesLike", f"{name}_ones", [decision], T=tf.bool)
-    shape = _node("Const", f"{name}_shape", [], dtype=tf.int32)
-    shape.attr["value"].tensor.CopyFrom(tf.make_tensor_proto([-1]))
-    rows = _node(
-        "Reshape",
-        f"{name}_rows",
-        [decision, f"{shape.name}:output:0"],
-        T=tf.bool,
-        Tshape=tf.int32,
-    )
-    inputs = list(node.input[1:])
-    all_rows = [f"{ones.name}:y:0" if i == decision else i for i in inputs]
-    calls = []
-    for branch, given in (("then", all_rows), ("else", inputs)):
-        call = _node("PartitionedCall", f"{name}_{branch}", given)
-        call.attr["f"].CopyFrom(node.attr[f"{branch}_branch"])
-        for key in ("Tin", "Tout"):
-            call.attr[key].CopyFrom(node.attr[key])
-        calls.append(call)
-    picks = [
-        _node(
-            "Select",
-            f"{name}_pick{index}",
-            [
-                f"{rows.name}:output:0",
-                *(f"{call.name}:output:{index}" for call in calls),
-            ],
-            T=dtype,
-        )
-        for index, dtype in enumerate(node.attr["Tout"].list.type)
-    ]
-    # Under the old name, for whoever reads it.
-    joined = _node("IdentityN", name, [f"{p.name}:output:0" for p in picks])
-    joined.attr["T"].CopyFrom(node.attr["Tout"])
-    return [ones, shape, rows, *calls, *picks, joined]
-
-
-def _node(op, name, inputs, **types):
-    node = node_def_pb2.NodeDef(op=op, name=name, input=inputs)
-    for key, dtype in types.items():
-        node.attr[key].type = tf.as_dtype(dtype).as_datatype_enum
-    return node

@@ -12,11 +12,11 @@ _FOLDER = pathlib.Path(skipnet_tf.__file__).parent
 _TIERS = (
     "ops objectives flops metrics preprocessing schedules optimizers losses "
     "static_search",
-    "version versions serving sessions",
+    "version versions serving sessions gated_graphs",
     "digits files photographs input_service",
     "layers policy sources verification distillation",
-    "gates stages data",
-    "blocks classifier folding peers reinforce elastic confidence",
+    "gate_form stages data",
+    "gates blocks classifier folding peers reinforce elastic confidence",
     "training folded_gates",
     "resnet",
     "skipnet",
@@ -86,7 +86,8 @@ def test_a_module_imports_only_from_earlier_tiers(module):
         ("versions", set()),
         ("serving", set()),
         ("sessions", set()),
-        ("verification", {"serving", "sessions"}),
+        ("gated_graphs", set()),
+        ("verification", {"gated_graphs", "serving", "sessions"}),
     ],
 )
 def test_what_operators_use_knows_no_network(module, needed):

@@ -15,6 +15,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 import skipnet_tf
 from skipnet_tf import export
 from skipnet_tf import frozen
+from skipnet_tf import gated_graphs
 from skipnet_tf import preprocessing
 from skipnet_tf import serving
 from skipnet_tf import sessions
@@ -106,7 +107,7 @@ def test_the_reference_computes_every_row_and_answers_the_same(
 ):
     meta_graph = sessions.read_meta_graph(version)
     before = meta_graph.SerializeToString(deterministic=True)
-    masked = verification.masked(meta_graph)
+    masked = gated_graphs.masked(meta_graph)
     assert meta_graph.SerializeToString(deterministic=True) == before
     inputs = {
         "images": pixels(batch, size=32),
