@@ -23,11 +23,11 @@ from absl import flags
 from absl import logging
 
 from skipnet_tf import data
-from skipnet_tf import evaluation
 from skipnet_tf import export
 from skipnet_tf import frozen
 from skipnet_tf import models
 from skipnet_tf.analysis import probes
+from skipnet_tf.runs import open_run
 from skipnet_tf.skipnet import GATES
 
 # What.
@@ -110,7 +110,7 @@ def _export():
     sources = (_WORKDIR.value, _MODEL.value, _WEIGHTS.value)
     if sum(source is not None for source in sources) != 1:
         raise ValueError("give one of --workdir, --model and --weights")
-    run = evaluation.open_run(_WORKDIR.value) if _WORKDIR.value else None
+    run = open_run(_WORKDIR.value) if _WORKDIR.value else None
     recipe = _recipe(run)
     stage = trained.stage_of(run, _STAGE.value) if run else None
     version = export.export_saved_model(

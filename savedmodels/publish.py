@@ -33,6 +33,7 @@ from skipnet_tf import static_choice
 from skipnet_tf import versions
 from skipnet_tf.analysis import probes
 from skipnet_tf.resnet import ResNet
+from skipnet_tf.runs import open_run
 from skipnet_tf.skipnet import SkipNet
 
 _WORKDIR = flags.DEFINE_string(
@@ -95,7 +96,7 @@ def main(argv):
 
 
 def _publish():
-    run = evaluation.open_run(_WORKDIR.value)
+    run = open_run(_WORKDIR.value)
     run = dataclasses.replace(run, data_dir=_DATA_DIR.value or run.data_dir)
     stage = trained.stage_of(run, _STAGE.value)
     dense = _dense(run)

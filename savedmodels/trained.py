@@ -5,14 +5,14 @@ import os
 import re
 import sys
 
-from skipnet_tf import evaluation
+from skipnet_tf.runs import Run
 
 # Where things were on one machine says nothing on another.
 _PLACES = ("--workdir=", "--data_dir=")
 _ABSOLUTE = re.compile(r'(?<=[=",])/(?:[^/"\s]+/)*(?=[^/"\s]+)')
 
 
-def stage_of(run: evaluation.Run, name: str | None) -> str:
+def stage_of(run: Run, name: str | None) -> str:
     """A finished stage.
 
     Args:
@@ -34,7 +34,7 @@ def stage_of(run: evaluation.Run, name: str | None) -> str:
     return stage
 
 
-def class_names(run: evaluation.Run) -> tuple[str, ...]:
+def class_names(run: Run) -> tuple[str, ...]:
     """Names of the classes; none, with a word about it, without the data."""
     try:
         return run.describe().class_names
@@ -43,7 +43,7 @@ def class_names(run: evaluation.Run) -> tuple[str, ...]:
         return ()
 
 
-def card(run: evaluation.Run, stage: str) -> dict:
+def card(run: Run, stage: str) -> dict:
     """What `model_card.json` says of the training."""
     facts = {
         "data_set": run.dataset,
@@ -56,7 +56,7 @@ def card(run: evaluation.Run, stage: str) -> dict:
     return facts
 
 
-def result(run: evaluation.Run) -> dict:
+def result(run: Run) -> dict:
     """`result.json` of the run, without where its data were."""
     found = json.loads(portable(os.path.join(run.workdir, "result.json")))
     found.pop("data_dir", None)

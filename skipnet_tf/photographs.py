@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 import tensorflow as tf
 
-from skipnet_tf import preprocessing
+from skipnet_tf import image_ops
 
 # Begin what is said of a batch; names and labels stand behind.
 _CORRUPT = "these images cannot be decoded:"
@@ -120,7 +120,7 @@ def to_batches(
         def mended():
             count = tf.size(labels, tf.int64)
             corrupt = tf.gather(names, _others(rows, count))
-            some = preprocessing.require(
+            some = image_ops.require(
                 tf.size(rows) > 0,
                 _NOTHING,
                 corrupt,
@@ -181,7 +181,7 @@ def refuse_corrupt(names: tf.Tensor) -> tf.Operation:
     Raises:
         tf.errors.InvalidArgumentError: When it runs.
     """
-    return preprocessing.require(tf.constant(False), _CORRUPT, names)
+    return image_ops.require(tf.constant(False), _CORRUPT, names)
 
 
 def _decodable(decode, encoded, positions, threads):
@@ -239,7 +239,7 @@ def _places(rows, count, training):
 
 def _check_labels(labels, names, num_classes):
     known = (labels >= 0) & (labels < num_classes)
-    return preprocessing.require(
+    return image_ops.require(
         tf.reduce_all(known),
         f"{_LABELS} 0 to {num_classes - 1}, the first label "
         "subtracted; received, and where:",

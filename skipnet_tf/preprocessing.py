@@ -12,14 +12,7 @@ import dataclasses
 
 import tensorflow as tf
 
-# Side of the central square over the shorter side of the whole photograph,
-# at evaluation: 224 of 256 pixels.
-_CROP_SIDE = 224
-_SHORTER_SIDE = 256
-
-# Far more than any photograph needs; decoded, an image of that many pixels
-# takes 192 MiB. A file of a few bytes can claim to hold a thousand times that.
-MAX_PIXELS = 2**26
+from skipnet_tf import image_ops
 
 # Black pixels put around an image before a window of its own size is drawn.
 _PADDING = {"crop_flip": 4, "shift": 1}
@@ -87,7 +80,7 @@ class Preprocessing:
                 f"Received: augmentation={self.augmentation!r}"
             )
         mirror = self.augmentation == "crop_flip"
-        return _random_windows(
+        return image_ops.random_windows(
             images, _PADDING[self.augmentation], mirror, seed
         )
 
@@ -104,16 +97,16 @@ class Preprocessing:
         Returns:
             uint8 tensor `(size, size, 3)`.
         """
-        image = _decode_any(encoded)
+        image = image_ops.decode_any(encoded)
         if self.size is None:
             return image
         if self.augmentation == "resized_crop":
-            return _central_square(image, self.size)
+            return image_ops.central_square(image, self.size)
         shape = tf.shape(image)[:2]
         image = tf.cond(
             tf.reduce_all(shape == self.size),
             lambda: image,
-            lambda: _resize(image, (self.size, self.size)),
+            lambda: image_ops.resize(image, (self.size, self.size)),
         )
         return tf.ensure_shape(image, (self.size, self.size, 3))
 
@@ -137,7 +130,7 @@ class Preprocessing:
         return tf.cond(
             tf.io.is_jpeg(encoded),
             lambda: self.decode_training_jpeg(encoded, seed),
-            lambda: self._augment_part(_decode_any(encoded), seed),
+            lambda: self._augment_part(image_ops.decode_any(encoded), seed),
         )
 
     def decode_training_jpeg(
@@ -161,7 +154,9 @@ class Preprocessing:
         window_seed, flip_seed = tf.unstack(tf.random.split(seed, 2))
         # The window alone is decoded, in one op: most of the time of a whole
         # photograph goes into pixels that are thrown away.
-        window = _random_part(tf.io.extract_jpeg_shape(encoded), window_seed)
+        window = image_ops.random_part(
+            tf.io.extract_jpeg_shape(encoded), window_seed
+        )
         part = tf.image.decode_and_crop_jpeg(encoded, window, channels=3)
         return self._finish_part(part, flip_seed)
 
@@ -174,143 +169,21 @@ class Preprocessing:
 
     def _augment_part(self, image, seed):
         window_seed, flip_seed = tf.unstack(tf.random.split(seed, 2))
-        part = _crop_random_part(image, window_seed)
+        part = image_ops.crop_random_part(image, window_seed)
         return self._finish_part(part, flip_seed)
 
     def _finish_part(self, part, flip_seed):
         # Without anti-aliasing, as is usual in TensorFlow: it costs time,
         # and the part is seldom much larger than the input, unless that is
         # small; then it costs little.
-        small = 2 * self.size < _CROP_SIDE
-        image = _resize(part, (self.size, self.size), antialias=small)
+        small = 2 * self.size < image_ops.CROP_SIDE
+        image = image_ops.resize(part, (self.size, self.size), antialias=small)
         # Along the columns or along no axis: no conditional.
         mirrored = tf.random.stateless_uniform((), flip_seed) < 0.5
         axes = tf.range(1, 1 + tf.cast(mirrored, tf.int32))
         return tf.ensure_shape(
             tf.reverse(image, axes), (self.size, self.size, 3)
         )
-
-
-def checked(encoded: tf.Tensor) -> tf.Tensor:
-    """A file from anybody, if it is safe to decode by what its header says.
-
-    Args:
-        encoded: String scalar.
-
-    Returns:
-        `encoded`.
-
-    Raises:
-        tf.errors.InvalidArgumentError: When it runs, if it is neither JPEG
-            nor PNG or claims to have more than `MAX_PIXELS` pixels.
-    """
-    # Padded, so that every file has the bytes that are looked at.
-    header = tf.strings.substr(encoded, 0, 24) + 24 * "\0"
-    is_jpeg = tf.strings.substr(header, 0, 3) == b"\xff\xd8\xff"
-    is_png = tf.strings.substr(header, 0, 8) == b"\x89PNG\r\n\x1a\n"
-    known = require(is_jpeg | is_png, "images must be JPEG or PNG files")
-    with tf.control_dependencies([known]):
-        size = tf.cond(
-            is_jpeg,
-            lambda: tf.io.extract_jpeg_shape(encoded)[:2],
-            lambda: _png_size(header),
-        )
-    # Two 32-bit numbers of a header, which may be anything.
-    pixels = tf.reduce_prod(tf.cast(size, tf.float64))
-    fits = require(
-        (tf.reduce_min(size) > 0) & (pixels <= MAX_PIXELS),
-        f"images must have 1 to {MAX_PIXELS} pixels; height, width:",
-        size,
-    )
-    with tf.control_dependencies([fits]):
-        return tf.identity(encoded)
-
-
-def require(condition: tf.Tensor, *message: str | tf.Tensor) -> tf.Operation:
-    """An operation that fails with a message unless a condition holds.
-
-    `tf.debugging.assert_*` put theirs in a conditional, which costs time in a
-    small network.
-    """
-    return tf.raw_ops.Assert(
-        condition=condition,
-        data=[tf.convert_to_tensor(part) for part in message],
-    )
-
-
-def _png_size(header):
-    """Height and width, from the 8 bytes that begin the first chunk."""
-    # Big-endian, width first.
-    bytes_ = tf.io.decode_raw(tf.strings.substr(header, 16, 8), tf.uint8)
-    digits = tf.reshape(tf.cast(bytes_, tf.int32), (2, 4))
-    places = tf.constant([1 << 24, 1 << 16, 1 << 8, 1])
-    return tf.reduce_sum(digits * places, axis=1)[::-1]
-
-
-def _decode_any(encoded):
-    # `expand_animations=False`: a GIF then has three dimensions, like others.
-    image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
-    return tf.ensure_shape(image, (None, None, 3))
-
-
-def _resize(image, size, antialias=True):
-    # Anti-aliasing makes evaluation agree with the resizing of PIL, with
-    # which the published numbers were measured.
-    image = tf.image.resize(image, size, antialias=antialias)
-    return tf.saturate_cast(tf.round(image), tf.uint8)
-
-
-def _central_square(image, size):
-    shape = tf.shape(image)[:2]
-    shorter = round(size * _SHORTER_SIDE / _CROP_SIDE)
-    # Integer arithmetic: torchvision, too, cuts the longer side to whole
-    # pixels.
-    resized = shape * shorter // tf.reduce_min(shape)
-    image = _resize(image, resized)
-    top, left = tf.unstack((resized - size) // 2)
-    return tf.image.crop_to_bounding_box(image, top, left, size, size)
-
-
-def _random_part(shape, seed):
-    begin, extent, _ = tf.image.stateless_sample_distorted_bounding_box(
-        shape,
-        bounding_boxes=tf.zeros((1, 0, 4)),
-        seed=seed,
-        min_object_covered=0.0,
-        aspect_ratio_range=(3 / 4, 4 / 3),
-        area_range=(0.08, 1.0),
-        max_attempts=10,
-        use_image_if_no_bounding_boxes=True,
-    )
-    return tf.concat([begin[:2], extent[:2]], axis=0)
-
-
-def _crop_random_part(image, seed):
-    top, left, height, width = tf.unstack(_random_part(tf.shape(image), seed))
-    return tf.image.crop_to_bounding_box(image, top, left, height, width)
-
-
-def _random_windows(images, padding, mirror, seed):
-    shape = tf.shape(images)
-    batch, height, width = shape[0], shape[1], shape[2]
-    window_seed, flip_seed = tf.unstack(tf.random.split(seed, 2))
-    # Black, not the mean: the published code pads before it normalises.
-    around = [padding, padding]
-    padded = tf.pad(images, [[0, 0], around, around, [0, 0]])
-    offsets = tf.random.stateless_uniform(
-        (2, batch, 1), window_seed, 0, 2 * padding + 1, tf.int32
-    )
-    rows = offsets[0] + tf.range(height)
-    columns = offsets[1] + tf.range(width)
-    if mirror:
-        flips = tf.random.stateless_uniform((batch, 1), flip_seed) < 0.5
-        columns = tf.where(flips, tf.reverse(columns, [1]), columns)
-    # One gather of pixels does window and mirror for the whole batch.
-    padded_width = width + 2 * padding
-    pixels = rows[:, :, None] * padded_width + columns[:, None, :]
-    padded = tf.reshape(padded, (batch, -1, 3))
-    windows = tf.gather(padded, pixels, batch_dims=1)
-    return tf.ensure_shape(windows, images.shape)
 
 
 CIFAR10 = Preprocessing(

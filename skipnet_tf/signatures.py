@@ -7,9 +7,9 @@ import tensorflow as tf
 
 from skipnet_tf import policy
 from skipnet_tf.frozen import FrozenNetwork
+from skipnet_tf.image_ops import checked
+from skipnet_tf.image_ops import require
 from skipnet_tf.preprocessing import Preprocessing
-from skipnet_tf.preprocessing import checked
-from skipnet_tf.preprocessing import require
 from skipnet_tf.resnet import ResNet
 from skipnet_tf.skipnet import SkipNet
 

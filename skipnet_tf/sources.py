@@ -13,6 +13,7 @@ import tensorflow as tf
 from skipnet_tf import digits
 from skipnet_tf import files
 from skipnet_tf import preprocessing
+from skipnet_tf import slices
 from skipnet_tf.files import expect
 
 # Undecoded photographs among which the next one is drawn: 1.8 GB of ImageNet,
@@ -127,76 +128,10 @@ def _info(recipe, split, num_examples, class_names):
     )
 
 
-def _pieces(split, known):
-    """Triples of split, first example and count; `known` is a `SplitDict`."""
-    import tensorflow_datasets as tfds
-
-    try:
-        slices = tfds.core.ReadInstruction.from_spec(split).to_absolute(known)
-    except (KeyError, ValueError) as error:
-        raise ValueError(
-            f"`split` expected one of {sorted(known)}, or slices and sums of "
-            f"them ({error}). Received: split={split!r}"
-        ) from error
-    pieces = []
-    for part in slices:
-        numbers = range(known[part.splitname].num_examples)
-        numbers = numbers[part.from_ : part.to]
-        pieces.append((part.splitname, numbers.start, len(numbers)))
-    return pieces
-
-
-def _splits(sizes):
-    """TFDS's description of splits; `sizes` is a dict from split to int."""
-    import tensorflow_datasets as tfds
-
-    return tfds.core.SplitDict(
-        tfds.core.SplitInfo(
-            name=name,
-            shard_lengths=[size],
-            num_bytes=0,
-            filename_template=None,
-        )
-        for name, size in sizes.items()
-    )
-
-
-def _share(pieces, shard, split):
-    """A shard's part of all pieces; shards differ by one example at most."""
-    index, count = shard
-    # Of the sum as a whole: what each summand has left over would add up.
-    each, left = divmod(_count(pieces), count)
-    first = index * each + min(index, left)
-    own = files.cut(pieces, first, first + each + (index < left))
-    expect(own, "`split` expected a slice that is not empty", split)
-    return own
-
-
-def _count(pieces):
-    return sum(count for _, _, count in pieces)
-
-
-def _select(split, members):
-    """What the split holds of `members`, a dict from split to list."""
-    sizes = {name: len(of_split) for name, of_split in members.items()}
-    return [
-        member
-        for name, first, count in _pieces(split, _splits(sizes))
-        for member in members[name][first : first + count]
-    ]
-
-
-def _strided(chosen, shard, split):
-    # Strided, so that every shard gets every class.
-    own = chosen[shard[0] :: shard[1]]
-    expect(own, "`split` expected a slice that is not empty", split)
-    return own
-
-
 def _open_digits(recipe, split, shard):
     images, labels, class_names = digits.read()
-    chosen = _select(split, digits.stratify(labels))
-    own = _strided(chosen, shard, split)
+    chosen = slices.select(split, digits.stratify(labels))
+    own = slices.strided(chosen, shard, split)
     with tf.device("CPU:0"):
         examples = tf.data.Dataset.from_tensor_slices(
             (images[own], labels[own], tf.strings.as_string(own))
@@ -219,8 +154,8 @@ def _open_folder(recipe, split, data_dir, shard):
         data_dir,
     )
     members, names = files.list_folder(root)
-    chosen = _select(split, members)
-    own = _strided(chosen, shard, split)
+    chosen = slices.select(split, members)
+    own = slices.strided(chosen, shard, split)
     paths = [path for path, _ in own]
     numbers = {name: number for number, name in enumerate(names)}
     labels = np.array([numbers[label] for _, label in own], np.int32)
@@ -251,16 +186,16 @@ def _open_records(recipe, split, data_dir, shard):
         ]
         for name, counts in index.splits.items()
     }
-    sizes = {name: _count(pieces) for name, pieces in held.items()}
+    sizes = {name: slices.total(pieces) for name, pieces in held.items()}
     whole = [
         part
-        for name, first, count in _pieces(split, _splits(sizes))
+        for name, first, count in slices.resolve(split, slices.splits_of(sizes))
         for part in files.cut(held[name], first, first + count)
     ]
-    parts = _share(whole, shard, split)
-    size = _count(parts)
+    parts = slices.share(whole, shard, split)
+    size = slices.total(parts)
     return Source(
-        info=_info(recipe, split, _count(whole), index.class_names),
+        info=_info(recipe, split, slices.total(whole), index.class_names),
         size=size,
         examples=lambda seed: files.read_records(
             parts, index.first_label, seed
@@ -281,9 +216,9 @@ def _open_tfds(recipe, split, data_dir, download, shard):
         "`name` expected a data set with the features 'image' and 'label'",
         f"{recipe.name} with {sorted(features)}",
     )
-    whole = _pieces(split, builder.info.splits)
-    own = _share(whole, shard, split)
-    part, size = _instruction(builder, own, split), _count(own)
+    whole = slices.resolve(split, builder.info.splits)
+    own = slices.share(whole, shard, split)
+    part, size = _instruction(builder, own, split), slices.total(own)
 
     def examples(seed):
         records = builder.as_dataset(
@@ -311,7 +246,7 @@ def _open_tfds(recipe, split, data_dir, download, shard):
         )
 
     return Source(
-        info=_info(recipe, split, _count(whole), features["label"].names),
+        info=_info(recipe, split, slices.total(whole), features["label"].names),
         size=size,
         examples=examples,
         read=tf.identity,

@@ -27,6 +27,8 @@ from skipnet_tf.analysis import exhibits
 from skipnet_tf.analysis import image_exhibits
 from skipnet_tf.analysis import plots
 from skipnet_tf.analysis import report as pages
+from skipnet_tf.runs import Run
+from skipnet_tf.runs import open_run
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 SPLIT = "test[:40]"
@@ -225,7 +227,7 @@ def test_the_skip_rates_in_the_data_are_those_of_the_images(report):
 
 
 def test_images_are_shown_where_they_may_be(workdir):
-    run = evaluation.open_run(workdir)
+    run = open_run(workdir)
     for shown, pictures in ((True, 3), (False, None)):
         study = exhibits.study(run, shows_images=shown)
         rows = {"most": ([0, 2, 3], ["a", "b", "c"]), "none": ([], [])}
@@ -244,10 +246,10 @@ def test_stages_are_compared_on_a_split_that_all_have_seen(workdir, tmp_path):
     result["test_split"] = "test"
     result["stages"]["hrl"]["test"] = result["stages"]["hrl"]["validation"]
     (run / "result.json").write_text(json.dumps(result))
-    assert evaluation.open_run(str(run)).split == SPLIT
+    assert open_run(str(run)).split == SPLIT
     result["stages"]["base"]["test"] = result["stages"]["base"]["validation"]
     (run / "result.json").write_text(json.dumps(result))
-    assert evaluation.open_run(str(run)).split == "test"
+    assert open_run(str(run)).split == "test"
 
 
 def test_what_is_left_out_is_named_with_the_reason(report):
@@ -261,7 +263,7 @@ def test_random_decisions_say_nothing_about_images(divided, tmp_path):
     (tmp_path / "sp").mkdir()
     settings = json.dumps({"gating": "random"})
     (tmp_path / "sp" / "settings.json").write_text(settings)
-    run = evaluation.Run(str(tmp_path), "digits", None, SPLIT, {})
+    run = Run(str(tmp_path), "digits", None, SPLIT, {})
     routes = evaluation.collect(divided, batches())
     study = exhibits.Study(run, {"sp": divided}, {"sp": routes})
     for make in (

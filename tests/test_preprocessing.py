@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from skipnet_tf import image_ops
 from skipnet_tf import preprocessing
 
 
@@ -256,7 +257,7 @@ def _jpeg_claiming(width, height):
 @pytest.mark.parametrize("encode", [tf.io.encode_jpeg, tf.io.encode_png])
 def test_photographs_that_are_safe_to_decode_pass_unchanged(encode):
     encoded = encode(_noise(30, 20, 3))
-    assert preprocessing.checked(encoded) == encoded
+    assert image_ops.checked(encoded) == encoded
 
 
 @pytest.mark.parametrize(
@@ -270,7 +271,7 @@ def test_photographs_that_are_safe_to_decode_pass_unchanged(encode):
 )
 def test_the_header_alone_decides_whether_a_file_passes(encoded):
     # None of them could be decoded.
-    assert preprocessing.checked(tf.constant(encoded)) == encoded
+    assert image_ops.checked(tf.constant(encoded)) == encoded
 
 
 _NEITHER = "must be JPEG or PNG"
@@ -305,11 +306,11 @@ _HOSTILE = {
 def test_hostile_files_are_refused_without_decoding(name):
     encoded, message = _HOSTILE[name]
     with pytest.raises(tf.errors.InvalidArgumentError, match=message):
-        preprocessing.checked(tf.constant(encoded))
+        image_ops.checked(tf.constant(encoded))
 
 
 def test_a_graph_that_checks_files_has_no_decoder():
-    checked = tf.function(preprocessing.checked, autograph=False)
+    checked = tf.function(image_ops.checked, autograph=False)
     concrete = checked.get_concrete_function(tf.TensorSpec([], tf.string))
     definition = concrete.graph.as_graph_def()
     functions = definition.library.function

@@ -15,8 +15,8 @@ import timing
 import trained
 
 import skipnet_tf
-from skipnet_tf import evaluation
 from skipnet_tf import model_card
+from skipnet_tf.runs import open_run
 
 ROOT = pathlib.Path(__file__).parents[1]
 STAGES = ("base", "hrl")
@@ -56,7 +56,7 @@ def workdir(tmp_path_factory):
 
 @pytest.fixture
 def run(workdir):
-    return evaluation.open_run(str(workdir))
+    return open_run(str(workdir))
 
 
 def publish(*arguments):

@@ -10,19 +10,19 @@ import skipnet_tf
 _FOLDER = pathlib.Path(skipnet_tf.__file__).parent
 # A module imports only from tiers before its own.
 _TIERS = (
-    "ops objectives flops metrics preprocessing schedules optimizers losses "
+    "ops objectives flops metrics image_ops schedules optimizers losses "
     "static_search",
-    "version versions serving sessions gated_graphs",
+    "version versions serving sessions gated_graphs preprocessing",
     "digits files photographs input_service",
-    "layers policy sources verification distillation",
-    "gate_form stages data",
-    "gates blocks classifier folding peers reinforce elastic confidence",
+    "layers policy slices verification distillation",
+    "gate_form stages sources",
+    "gates blocks classifier folding peers reinforce elastic confidence data",
     "training folded_gates",
     "resnet",
     "skipnet",
     "models frozen model_card recalibration",
     "entries state_dicts evaluation callbacks distribution signatures splits",
-    "interop static_choice calibration logs collapse",
+    "interop static_choice calibration logs collapse runs",
     "checkpoints export fitting retreats monitors",
     "attempts",
     "experiment",
@@ -101,13 +101,13 @@ def test_the_package_never_reads_flags():
         assert not any(n.startswith("absl") for n in names), module
 
 
-def test_only_sources_imports_tensorflow_datasets():
+def test_only_what_opens_splits_imports_tensorflow_datasets():
     importing = {
         module
         for module in _MODULES
         if any(n.startswith("tensorflow_datasets") for n in _imports(module))
     }
-    assert importing == {"sources"}
+    assert importing == {"slices", "sources"}
 
 
 def test_only_ops_defines_gradients():

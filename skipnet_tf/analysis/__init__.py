@@ -17,7 +17,6 @@ from collections.abc import Sequence
 import numpy as np
 import tqdm
 
-from skipnet_tf import evaluation
 from skipnet_tf.analysis import baseline_exhibits
 from skipnet_tf.analysis import class_exhibits
 from skipnet_tf.analysis import exhibits
@@ -31,6 +30,8 @@ from skipnet_tf.analysis import run_exhibits
 from skipnet_tf.analysis import sweep_exhibits
 from skipnet_tf.analysis import table_exhibits
 from skipnet_tf.analysis.exhibits import percent
+from skipnet_tf.runs import Run
+from skipnet_tf.runs import open_run
 
 # In the order of the report.
 OF_A_RUN = (
@@ -62,14 +63,14 @@ OF_RUNS = (
 )
 
 
-def open_runs(workdir: str) -> list[evaluation.Run]:
+def open_runs(workdir: str) -> list[Run]:
     """The run in a folder, or the runs in its sub-folders.
 
     Args:
         workdir: String, a trainer's `--workdir` or a folder of them.
 
     Returns:
-        List of `evaluation.Run`, in the order of `sweep.json` where there is
+        List of `Run`, in the order of `sweep.json` where there is
         one, else by name.
 
     Raises:
@@ -78,11 +79,11 @@ def open_runs(workdir: str) -> list[evaluation.Run]:
     runs = []
     for name in _names(workdir):
         try:
-            runs.append(evaluation.open_run(os.path.join(workdir, name)))
+            runs.append(open_run(os.path.join(workdir, name)))
         except ValueError:
             continue  # not finished yet, or failed: the report names it
     # A run itself, or an error that says what is missing.
-    return runs or [evaluation.open_run(workdir)]
+    return runs or [open_run(workdir)]
 
 
 def _names(workdir):

@@ -16,6 +16,7 @@ from skipnet_tf.analysis import figures
 from skipnet_tf.analysis import findings
 from skipnet_tf.analysis import plots
 from skipnet_tf.analysis import probes
+from skipnet_tf.runs import Run
 from skipnet_tf.skipnet import SkipNet
 
 # The paper compares networks "within a variance of 0.5 %" (Sec. 4).
@@ -87,14 +88,14 @@ class Study:
     """A run, its networks with gates, and what these did with its images.
 
     Attributes:
-        run: An `evaluation.Run`.
+        run: A `Run`.
         networks: Dict from stage to `SkipNet`, in the order of training;
             empty where no finished stage has gates.
         routes: Dict from stage to `evaluation.Routes`.
         shows_images: Bool, whether exhibits may show images of the data set.
     """
 
-    run: evaluation.Run
+    run: Run
     networks: dict[str, SkipNet]
     routes: dict[str, evaluation.Routes]
     shows_images: bool = True
@@ -195,11 +196,11 @@ class Study:
         return found
 
 
-def study(run: evaluation.Run, shows_images: bool = True) -> Study:
+def study(run: Run, shows_images: bool = True) -> Study:
     """Loads the networks of a run and runs them over its images.
 
     Args:
-        run: An `evaluation.Run`.
+        run: A `Run`.
         shows_images: See `Study`. Defaults to `True`.
 
     Returns:
@@ -287,7 +288,7 @@ def _image_rows(routes):
     ]
 
 
-def read_log(run: evaluation.Run, stage: str) -> list[dict]:
+def read_log(run: Run, stage: str) -> list[dict]:
     """Rows of a stage's `log.csv`; none where there is no such file."""
     path = os.path.join(run.workdir, stage, "log.csv")
     if not os.path.exists(path):

@@ -79,7 +79,7 @@ def over_seeds(runs: Sequence[Run]) -> list[dict]:
     """One row for every setting, means and deviations over its seeds.
 
     Args:
-        runs: Sequence of `evaluation.Run`.
+        runs: Sequence of `Run`.
 
     Returns:
         List of dicts: `kind`, `depth`, `gate`, `alpha`, `runs`, `images`, and
