@@ -12,7 +12,7 @@ from skipnet_tf.analysis import records
 from skipnet_tf.analysis import sweep_exhibits
 from skipnet_tf.analysis import table_exhibits
 from skipnet_tf.analysis.exhibits import LeftOut
-from skipnet_tf.evaluation import Run
+from skipnet_tf.runs import Run
 
 
 @pytest.fixture

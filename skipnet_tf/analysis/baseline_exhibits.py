@@ -18,7 +18,7 @@ from skipnet_tf.analysis.records import comparable
 from skipnet_tf.analysis.records import compare
 from skipnet_tf.analysis.records import network
 from skipnet_tf.analysis.records import over_seeds
-from skipnet_tf.evaluation import Run
+from skipnet_tf.runs import Run
 
 _LEARNERS = ("HRL+SP", "HRL+S", "RL")
 _SIMILAR = 0.1  # of the dense network's multiply-adds

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from skipnet_tf.analysis import published
-from skipnet_tf.evaluation import Run
+from skipnet_tf.runs import Run
 
 _GATING = {"hard": "SP", "soft": "SP, soft gates", "random": "SDV"}
 _NAMES = {

@@ -19,7 +19,7 @@ from skipnet_tf.analysis.records import comparable
 from skipnet_tf.analysis.records import network
 from skipnet_tf.analysis.records import over_seeds
 from skipnet_tf.analysis.records import resolution
-from skipnet_tf.evaluation import Run
+from skipnet_tf.runs import Run
 
 _FAR = 3.0  # times the errors of the best: others would be pressed into a line
 

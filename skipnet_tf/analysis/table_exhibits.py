@@ -11,7 +11,7 @@ from skipnet_tf.analysis.records import SETTING
 from skipnet_tf.analysis.records import comparable
 from skipnet_tf.analysis.records import over_seeds
 from skipnet_tf.analysis.records import records
-from skipnet_tf.evaluation import Run
+from skipnet_tf.runs import Run
 
 _FEW_RUNS = 8  # as many can be told apart in one picture
 
