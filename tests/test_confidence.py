@@ -214,3 +214,24 @@ def test_trainers_teach_gates_alone_and_go_on_at_their_price(tmp_path):
     assert list(result["stages"]) == ["elastic", "gates", "hrl"]
     for stage, model in (("gates", gates), ("hrl", hrl)):
         assert result["stages"][stage]["threshold"] == model.threshold
+
+
+@pytest.mark.slow
+def test_gates_of_another_kind_start_from_a_given_file_of_elastic(tmp_path):
+    train(tmp_path, "--stages=elastic", "--sp_steps=1", "--min_blocks=1")
+    file = tmp_path / "elastic" / "model.keras"
+    other = tmp_path / "other"
+    train(
+        other,
+        "--stages=gates",
+        "--gates_steps=1",
+        "--gate=pool",
+        f"--init_from={file}",
+    )
+    elastic, gates = (
+        keras.saving.load_model(path)
+        for path in (file, other / "gates" / "model.keras")
+    )
+    assert gates.gate == "pool"
+    for before, now in zip(elastic.backbone.weights, gates.backbone.weights):
+        np.testing.assert_array_equal(before, now)

@@ -117,13 +117,12 @@ def _compiled(stage, family, splits, steps, gentle):
     model = _network(stage, family, info, values.depth)
     weights = first_weights(stage)
     if weights:
-        given = _given(stage) is not None
         # In elastic gates learn nothing: those that follow start afresh.
-        afresh = stage == "elastic" or (
-            not given and _before(stage) == "elastic"
-        )
+        taught = _saved_stage(weights).get("class_name")
+        afresh = stage == "elastic" or taught == "Elastic"
         target = model.backbone if afresh else model
-        _load(target, weights, splits, values.new_classifier and given)
+        new_classifier = values.new_classifier and _given(stage) is not None
+        _load(target, weights, splits, new_classifier)
     compiled = {
         "optimizer": _optimizer(stage, steps, gentle),
         "loss": _loss(),
@@ -266,15 +265,22 @@ def price(path: str) -> float:
     Raises:
         ValueError: If the price followed a schedule.
     """
-    with zipfile.ZipFile(path) as file:
-        config = json.loads(file.read("config.json"))
-    alpha = config["compile_config"]["stage"]["config"]["alpha"]
+    alpha = _saved_stage(path)["config"]["alpha"]
     if not isinstance(alpha, float):
         raise ValueError(
             "--target_macs must have been given to gates too, for hrl to go on "
             f"at its price. Received: {path}, trained without"
         )
     return alpha
+
+
+def _saved_stage(path):
+    """The configuration of the stage in a `.keras` file; empty if none."""
+    if not path.endswith(".keras"):
+        return {}
+    with zipfile.ZipFile(path) as file:
+        config = json.loads(file.read("config.json"))
+    return config.get("compile_config", {}).get("stage") or {}
 
 
 def _execution():
