@@ -103,8 +103,11 @@ def _publish():
     model = run.model(stage)
     if _THRESHOLD.value is not None:
         model.threshold = _THRESHOLD.value
-    if _PRECISION.value == "float32":  # as it is served, however it was trained
-        model, dense = export.in_float32(model), export.in_float32(dense)
+    # As they are served, however they were trained.
+    model, dense = (
+        export.as_served(network, _PRECISION.value)
+        for network in (model, dense)
+    )
     result = {"published_stage": stage, **trained.result(run)}
     splits = _splits(run, result)
     _add_test(run, result, splits)

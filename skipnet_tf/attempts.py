@@ -137,10 +137,18 @@ def _callbacks(job, model, epochs, counter, manager, record):
         floor = collapse.Floor.of(
             model.num_classes, record.start_accuracy, given
         )
-        good = retreats.good_checkpoints(manager, folder) if writes else None
-        stop = job.safety.on_collapse != "ignore"
+        if record.armed:
+            floor = dataclasses.replace(floor, armed=True)
         shared.append(
-            collapse.CollapseGuard(name, counter, epochs, floor, good, stop)
+            collapse.CollapseGuard(
+                name,
+                counter,
+                epochs,
+                floor,
+                retreats.good_checkpoints(manager, folder) if writes else None,
+                stop=job.safety.on_collapse != "ignore",
+                armed=lambda: retreats.arm(folder) if writes else None,
+            )
         )
     own = manager if writes else None
     shared.append(callbacks.Checkpoints(own, counter, job.checkpoint_steps))
@@ -152,6 +160,7 @@ def _callbacks(job, model, epochs, counter, manager, record):
 def _measure_start(job, model, feed):
     """Notes the accuracy before the first step, from which a run can fall."""
     plan, split = job.plan, job.splits.validation_split
+    gated = hasattr(model, "threshold")
     start = fitting.validate(model, job.strategy, feed)
     record = retreats.Record(start_accuracy=start.get("accuracy"))
     if not job.writes:
@@ -162,7 +171,8 @@ def _measure_start(job, model, feed):
             f"{plan.name}: starting from {plan.given}, which has "
             f"{100 * start['accuracy']:.2f} % accuracy on "
             f"{job.splits.infos[split].num_examples} validation images with "
-            f"{100 * start.get('executed_blocks', 1.0):.1f} % of the blocks",
+            f"{100 * start.get('executed_blocks', 1.0):.1f} % of the blocks"
+            + (f", threshold {model.threshold:g}" if gated else ""),
             flush=True,
         )
     return record

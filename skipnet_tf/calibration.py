@@ -40,14 +40,23 @@ def threshold_for(
         closest.
 
     Raises:
-        ValueError: If `macs` or `images` is out of range, or `dataset` empty.
+        ValueError: If `macs` or `images` is out of range, `dataset` empty, or
+            `model` does not decide by its threshold.
     """
+    if not isinstance(model, SkipNet):
+        raise ValueError(f"`model` must be a SkipNet. Received: {model!r}")
     if not 0.0 < macs <= 1.0:
         raise ValueError(f"`macs` must lie in (0, 1]. Received: macs={macs}")
     batches = list(evaluation.some_images(dataset, images))
     if not batches:
         raise ValueError(
             "`dataset` must hold at least one image. Received: an empty one"
+        )
+    decide = model.stage.inference_policy(model.threshold, batches[0][0])
+    if not isinstance(decide, policy.Thresholded):
+        raise ValueError(
+            "`model` must decide by its threshold at inference. Received: one "
+            f"whose stage decides by {type(decide).__name__}"
         )
     spent = _spending(model, batches)
     tried = {0.0: spent(0.0)}

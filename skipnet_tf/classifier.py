@@ -167,6 +167,15 @@ class Classifier(keras.Model):
         with plain_errors():
             return super().evaluate(*args, **kwargs)
 
+    def _make_functions_again(self):
+        """For a number that was traced into them; `fit` may be running."""
+        if self.train_function is not None:
+            self.make_train_function(force=True)
+        if self.test_function is not None:
+            self.make_test_function(force=True)
+        if self.predict_function is not None:
+            self.make_predict_function(force=True)
+
     def train_step(self, data):
         """One update of the weights, from one or several micro-batches."""
         gradients = []

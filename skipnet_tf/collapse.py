@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import sys
+from collections.abc import Callable
 
 import keras
 import tensorflow as tf
@@ -129,6 +130,9 @@ class CollapseGuard(keras.callbacks.Callback):
             where another process saves.
         stop: Bool, raise `TrainingCollapsed`; otherwise only warn. Defaults to
             `True`.
+        armed: Function called when accuracy reaches what it must not fall
+            below, to be remembered when the stage is resumed. Defaults to
+            one that does nothing.
     """
 
     def __init__(
@@ -139,6 +143,7 @@ class CollapseGuard(keras.callbacks.Callback):
         floor: Floor,
         good: tf.train.CheckpointManager | None,
         stop: bool = True,
+        armed: Callable[[], None] = lambda: None,
     ):
         super().__init__()
         self.title = title
@@ -148,6 +153,7 @@ class CollapseGuard(keras.callbacks.Callback):
         self.good = good
         self.stop = stop
         self._armed = floor.armed
+        self._note_armed = armed
         self._warned = False
 
     def on_epoch_end(self, epoch, logs=None):
@@ -179,7 +185,9 @@ class CollapseGuard(keras.callbacks.Callback):
         if accuracy is None:
             return None
         late = epoch + 1 >= _PATIENCE
-        self._armed |= accuracy >= self.floor.reached or late
+        if not self._armed and (accuracy >= self.floor.reached or late):
+            self._armed = True
+            self._note_armed()
         if not self._armed or accuracy >= self.floor.accuracy:
             return None
         symptom = (

@@ -22,7 +22,7 @@ class Elastic(Stage):
 
     An image runs the first blocks of every group; how many is drawn for each
     group by itself, all numbers from `min_blocks` to the whole group being as
-    likely. Gates have no say and learn nothing. At inference the thresholded
+    likely. Gates have no say and stay as they are. At inference the thresholded
     policy decides, and gates that start open still run every block.
 
     Args:
@@ -41,6 +41,8 @@ class Elastic(Stage):
           elastic depth; there one depth for a batch
     """
 
+    backbone_alone = True
+
     def __init__(
         self,
         min_blocks: int | Sequence[int] = 1,
@@ -49,7 +51,7 @@ class Elastic(Stage):
     ):
         super().__init__(seed)
         self.execution = ops.check_execution(execution)
-        single = isinstance(min_blocks, numbers.Real)
+        single = not hasattr(min_blocks, "__len__")
         each = [min_blocks] if single else list(min_blocks)
         if not each or not all(
             isinstance(least, numbers.Integral) and least >= 1 for least in each

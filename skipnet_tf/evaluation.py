@@ -79,7 +79,7 @@ def collect(model: ResNet | SkipNet, dataset: tf.data.Dataset) -> Routes:
     Raises:
         ValueError: If `dataset` holds anything else, or nothing.
     """
-    _check_dataset(dataset)
+    check_dataset(dataset)
 
     @tf.function(autograph=False, input_signature=dataset.element_spec[:1])
     def run(images):
@@ -122,8 +122,10 @@ def some_images(dataset: tf.data.Dataset, images: int) -> tf.data.Dataset:
         Batches of 250 images and labels at most.
 
     Raises:
-        ValueError: If `images` is not positive.
+        ValueError: If `images` is not positive, or `dataset` holds other
+            things.
     """
+    check_dataset(dataset)
     if not isinstance(images, int) or images < 1:
         raise ValueError(
             f"`images` must be a positive int. Received: images={images!r}"
@@ -158,7 +160,8 @@ def route(model: ResNet | SkipNet, images: tf.Tensor, actions=None) -> dict:
     }
 
 
-def _check_dataset(dataset):
+def check_dataset(dataset: tf.data.Dataset) -> None:
+    """Raises `ValueError` unless it holds batches of images and labels."""
     spec = getattr(dataset, "element_spec", None)
     ranks = None
     if isinstance(spec, tuple) and len(spec) == 2:

@@ -36,10 +36,13 @@ from skipnet_tf import optimizers
 from skipnet_tf import recalibration
 from skipnet_tf import retreats
 from skipnet_tf.attempts import Plan
+from skipnet_tf.collapse import percent
 from skipnet_tf.logs import write_json
 from skipnet_tf.resnet import ResNet
 from skipnet_tf.skipnet import SkipNet
 from skipnet_tf.splits import Data
+
+_NEAR = 0.02  # of the multiply-adds that were asked for
 
 
 def set_up(
@@ -195,17 +198,17 @@ def _trained(job):
 def _conclude(job, model):
     """Writes what a stage gave; `result.json` says that it is complete."""
     splits, folder = job.splits, job.folder
+    result = {}
+    if job.plan.target_macs is not None:
+        # Statistics are to be those of the policy that is served, which they
+        # then change a little.
+        result["threshold"] = _meet_target(job, model)
     if job.plan.recalibrate:
         recalibration.recalibrate(
             model, _some_batches(job), job.plan.recalibrate
         )
-    result = {}
-    if job.plan.target_macs is not None:
-        model.threshold = result["threshold"] = calibration.threshold_for(
-            model,
-            splits.evaluation(splits.validation_split),
-            job.plan.target_macs,
-        )
+        if job.plan.target_macs is not None:
+            result["threshold"] = _meet_target(job, model)
     model.save(os.path.join(folder, "model.keras"))
     result |= {
         name: evaluate(model, splits, split)
@@ -220,6 +223,43 @@ def _conclude(job, model):
         result["retreats"] = record.retreats
     write_json(os.path.join(folder, "result.json"), result)
     shutil.rmtree(os.path.join(folder, "checkpoints"), ignore_errors=True)
+
+
+def _meet_target(job, model):
+    """The threshold at which the target is met, if the network bears it.
+
+    Where gates are about as sure of all images, one number moves them all at
+    once.
+    """
+    name, target = job.plan.name, job.plan.target_macs
+    splits, split = job.splits, job.splits.validation_split
+    model.threshold = 0.5
+    before = evaluate(model, splits, split)
+    found = calibration.threshold_for(model, splits.evaluation(split), target)
+    model.threshold = found
+    after = evaluate(model, splits, split)
+    told = (
+        f"{name}: a threshold of {found:.3g} instead of 0.5 takes "
+        f"multiply-adds from {percent(before['macs_fraction'])} to "
+        f"{percent(after['macs_fraction'])} and validation accuracy from "
+        f"{percent(before['accuracy'])} to {percent(after['accuracy'])}"
+    )
+    floor = collapse.Floor.of(
+        model.num_classes, before["accuracy"], job.safety.accuracy_floor
+    )
+    shut = after["executed_blocks"] * sum(model.groups) < 1.001  # block 0
+    if after["accuracy"] < floor.accuracy or shut:
+        collapse.warn(f"{told}: it stays at 0.5")
+        model.threshold, after = 0.5, before
+    elif found != 0.5:
+        print(told, flush=True)
+    if abs(after["macs_fraction"] - target) > _NEAR:
+        collapse.warn(
+            f"{name} spends {percent(after['macs_fraction'])} of the dense "
+            f"network's multiply-adds where {percent(target)} were asked for: "
+            "train longer, or give gates that differ from image to image"
+        )
+    return model.threshold
 
 
 def _some_batches(job):

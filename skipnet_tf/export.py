@@ -101,7 +101,7 @@ def export_saved_model(
     recipe = _find_preprocessing(preprocessing)
     size = recipe.size or model.get_config()["input_shape"][0] or _DEFAULT_SIZE
     facts = model_card.facts(model, recipe, precision, size, card or {})
-    network = in_float32(model)
+    network = as_served(model)
     signatures = Signatures(
         FrozenNetwork(network, precision), network, recipe, class_names, top
     ).functions(forced)
@@ -117,9 +117,20 @@ def export_saved_model(
     return version
 
 
-def in_float32(model: ResNet | SkipNet) -> ResNet | SkipNet:
-    """A copy that computes in float32 and never what it skips."""
-    config = {**model.get_config(), "dtype": "float32"}
+def as_served(
+    model: ResNet | SkipNet, precision: str = "float32"
+) -> ResNet | SkipNet:
+    """A copy that computes in a precision and never what it skips.
+
+    Args:
+        model: The trained network, in whatever precision.
+        precision: `"float32"` or `"bfloat16"`. Defaults to `"float32"`.
+
+    Returns:
+        A network of the same weights.
+    """
+    dtype = {"float32": "float32", "bfloat16": "mixed_bfloat16"}[precision]
+    config = {**model.get_config(), "dtype": dtype}
     if isinstance(model, SkipNet):
         config["execution"] = "conditional"
     copy = type(model).from_config(config)

@@ -89,7 +89,7 @@ def _averages(model, dataset, batches, actions, layers, before):
     counts = np.zeros(len(layers), int)
     nothing = [[np.zeros_like(w) for w in pair] for pair in before]
     taken = 0
-    for images, _ in dataset.take(-1 if batches is None else batches):
+    for images, *_ in dataset.take(-1 if batches is None else batches):
         # From zero, a layer holds a fixed share of the batch's statistics
         # afterwards, or still zeros if no image came to it.
         _assign(layers, nothing)

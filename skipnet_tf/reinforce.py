@@ -41,7 +41,8 @@ class HybridReinforce(Stage):
             computation: the reward of skipping every block. Defaults to
             `0.1`, the published CIFAR value.
         beta: Float, weight of the prediction loss in the reward, or
-            `"alpha/N"`, the paper's choice for ImageNet. Defaults to `1.0`.
+            `"alpha/N"`, the paper's choice for ImageNet, which an adapted
+            price would turn against being right. Defaults to `1.0`.
         gamma: Float in [0, 1], discount from gate to gate. Defaults to `1.0`.
         rl_weight: Float, weight of the policy loss, a mean over images.
             Defaults to `1.28`: the published 0.01 weighs a sum over 128.
@@ -107,10 +108,10 @@ class HybridReinforce(Stage):
         gates_alone: bool = False,
     ):
         super().__init__(seed)
+        _check(beta, gamma, baseline, min_probability, gates_alone)
+        _check_target(target_macs, alpha, beta)
         self.gates_alone = gates_alone
         self.execution = ops.check_execution(execution)
-        _check(beta, gamma, baseline, min_probability)
-        _check_target(target_macs, alpha)
         values = {
             "alpha": alpha,
             "gamma": gamma,
@@ -199,7 +200,7 @@ class HybridReinforce(Stage):
         runs = probabilities >= routed["threshold"]
         jumps = over(tf.cast(runs, tf.float32))
         smooth = over(probabilities)
-        self.alpha.assign_add(_A_STEP * jumps)
+        self.alpha.assign_add(_A_STEP * routed["part"] * jumps)
         return self.alpha + _AT_ONCE * smooth
 
     def _reference(self, routed, cross_entropy):
@@ -220,7 +221,7 @@ class HybridReinforce(Stage):
             (weight, tf.constant(1.0)),
         ):
             now = mean_over_replicas(tf.stop_gradient(now))
-            total.assign_add(_MOVING_SHARE * (now - total))
+            total.assign_add(_MOVING_SHARE * routed["part"] * (now - total))
         return before
 
     def total(self, supervised, policy_loss, step):
@@ -287,7 +288,12 @@ class Reinforce(HybridReinforce):
         return self.value("rl_weight", step) * policy_loss
 
 
-def _check(beta, gamma, baseline, min_probability):
+def _check(beta, gamma, baseline, min_probability, gates_alone):
+    if not isinstance(gates_alone, bool):
+        raise ValueError(
+            "`gates_alone` must be True or False. "
+            f"Received: gates_alone={gates_alone!r}"
+        )
     if isinstance(gamma, numbers.Real) and gamma > 1:
         raise ValueError(f"`gamma` must be at most 1. Received: gamma={gamma}")
     if isinstance(beta, str) and beta != "alpha/N":
@@ -307,11 +313,12 @@ def _check(beta, gamma, baseline, min_probability):
         )
 
 
-def _check_target(target, alpha):
+def _check_target(target, alpha, beta):
     if target is None:
         return
     known = isinstance(target, numbers.Real)
-    if known and not 0.0 < target <= 1.0 or isinstance(target, str):
+    schedule = callable(target) or isinstance(target, dict)  # of a file
+    if not schedule and not (known and 0.0 < target <= 1.0):
         raise ValueError(
             "`target_macs` must be a number in (0, 1] or a schedule. "
             f"Received: target_macs={target!r}"
@@ -320,4 +327,9 @@ def _check_target(target, alpha):
         raise ValueError(
             "`alpha` must be a number where `target_macs` adapts it. "
             f"Received: alpha={alpha!r}"
+        )
+    if isinstance(beta, str):
+        raise ValueError(
+            "`beta` must be a number where `target_macs` adapts the price, "
+            f"which may fall below 0. Received: beta={beta!r}"
         )

@@ -28,11 +28,14 @@ class Record:
         retreats: Int, how often it has gone back. Defaults to `0`.
         step: Int, the step it has gone back to; checkpoints of later steps
             are of the present settings. Defaults to `0`.
+        armed: Bool, whether accuracy has reached what it must not fall below.
+            Defaults to `False`.
     """
 
     start_accuracy: float | None = None
     retreats: int = 0
     step: int = 0
+    armed: bool = False
 
 
 def read(folder: str) -> Record:
@@ -72,7 +75,8 @@ def restore(
     """Restores the latest checkpoint of a stage, if there is one.
 
     One from before a retreat gives weights and slots of the optimizer, but
-    not its hyper-parameters, which had led to collapse.
+    not its hyper-parameters, which had led to collapse. Only a price that
+    adapts itself to a target is taken from there, and halved for each retreat.
 
     Args:
         model: Compiled network.
@@ -87,9 +91,14 @@ def restore(
     fresh = [(v, v.numpy()) for v in _hyperparameters(model)]
     manager.checkpoint.restore(latest).assert_existing_objects_matched()
     record = read(folder)
-    if record.retreats and counter.done <= record.step:
-        for variable, value in fresh:
-            variable.assign(value)
+    if not record.retreats or counter.done > record.step:
+        return
+    stage = getattr(model, "stage", None)
+    adapted = getattr(stage, "target_macs", None) is not None
+    for variable, value in fresh:
+        if adapted and variable is stage.alpha:
+            value = 0.5**record.retreats * variable.numpy()
+        variable.assign(value)
 
 
 def retreat(folder: str) -> Record:
@@ -111,9 +120,16 @@ def retreat(folder: str) -> Record:
         if os.path.isfile(path):
             os.remove(path)
     record = read(folder)
-    record = Record(record.start_accuracy, record.retreats + 1, step)
+    record = dataclasses.replace(
+        record, retreats=record.retreats + 1, step=step
+    )
     write(folder, record)
     return record
+
+
+def arm(folder: str) -> None:
+    """Notes that accuracy has reached what it must not fall below."""
+    write(folder, dataclasses.replace(read(folder), armed=True))
 
 
 def settings(model: keras.Model) -> str:

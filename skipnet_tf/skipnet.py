@@ -1,5 +1,7 @@
 """SkipNet: a residual network with a gate before every block (Sec. 3.1)."""
 
+import numbers
+
 import keras
 import tensorflow as tf
 
@@ -117,14 +119,13 @@ class SkipNet(StagedClassifier):
 
     @threshold.setter
     def threshold(self, value: float):
-        if not 0.0 <= value <= 1.0:
+        if not isinstance(value, numbers.Real) or not 0.0 <= value <= 1.0:
             raise ValueError(
                 "`threshold` must be a probability, in [0, 1]. "
-                f"Received: threshold={value}"
+                f"Received: threshold={value!r}"
             )
         self._threshold = value
-        # Made for the threshold before.
-        self.test_function = self.predict_function = None
+        self._make_functions_again()
 
     def build(self, input_shape):
         if self.built:

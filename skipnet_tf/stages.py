@@ -31,6 +31,7 @@ class Stage:
     self_critical = False  # Is the thresholded policy run in training too?
     supervises = True  # Is the loss of the prediction differentiated?
     gates_alone = False  # Do all other weights stay as they are?
+    backbone_alone = False  # Do the gates stay as they are?
     # How blocks obey decisions in training, see `blocks.GatedBlock`.
     execution = "masked"
 
@@ -61,7 +62,7 @@ class Stage:
 
         Args:
             routed: What `SkipNet.route` returns, and `fixed_share`,
-                `block_shares`, `threshold` and, if the stage is
+                `block_shares`, `threshold`, `part` and, if the stage is
                 `self_critical`, `reference_gates` and `reference_loss`, see
                 `StagedClassifier`.
             cross_entropy: Float tensor `(batch,)`, in nats.

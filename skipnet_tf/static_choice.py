@@ -138,6 +138,7 @@ def accuracy_of(
             f"`mask` must be {len(static.steps)} zeros and ones, one for each "
             f"gate. Received: mask={mask}"
         )
+    mask = tuple(int(runs) for runs in mask)
     return float(_right(model, static, dataset, mask, calibration).mean())
 
 
@@ -222,6 +223,7 @@ class _Static:
     """
 
     def __init__(self, model, dataset):
+        evaluation.check_dataset(dataset)
         spec = dataset.element_spec[0]
         shape = spec.shape[1:]
         if not shape.is_fully_defined():

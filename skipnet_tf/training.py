@@ -53,13 +53,21 @@ class StagedClassifier(Classifier):
                 f"Received: stage={stage!r}"
             )
         stage.build(self.groups)
-        if stage.gates_alone:
-            self.backbone.trainable = False
-        elif self.stage.gates_alone:  # else it is left to the user
-            self.backbone.trainable = True
+        self._freeze(stage)
         self.stage = stage
         self.training_execution = self._possible(stage.execution, jit_compile)
         return stage
+
+    def _freeze(self, stage):
+        """What the stage leaves as it is; otherwise it is left to the user."""
+        if stage.backbone_alone or self.stage.backbone_alone:
+            # Gates that ask the classifier hold it, too.
+            learns = self.backbone.classifier.trainable
+            for gate in self.gates:
+                gate.trainable = not stage.backbone_alone
+            self.backbone.classifier.trainable = learns
+        if stage.gates_alone or self.stage.gates_alone:
+            self.backbone.trainable = not stage.gates_alone
 
     def _possible(self, execution, jit_compile):
         """How a training step can obey decisions, where it is to run."""
@@ -111,7 +119,8 @@ class StagedClassifier(Classifier):
 
         Multiply-adds over those of the network without gates: `fixed_share`,
         what every image pays, gates included, and `block_shares` `(gates,)`,
-        float32; and the `threshold`.
+        float32; the `threshold`; and `part`, the share of a step that this
+        micro-batch is.
         """
         fixed, blocks, gates = self.multiply_adds(*pixels(images))
         dense = fixed + sum(blocks)
@@ -120,6 +129,7 @@ class StagedClassifier(Classifier):
             "fixed_share": tf.cast((fixed + sum(gates)) / dense, tf.float32),
             "block_shares": tf.cast(tf.stack(shares), tf.float32),
             "threshold": self.threshold,
+            "part": 1.0 / self.gradient_accumulation,
         }
 
     def _reference(self, images, labels):

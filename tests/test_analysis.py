@@ -226,6 +226,20 @@ def test_the_skip_rates_in_the_data_are_those_of_the_images(report):
             assert float(row["skip_rate"]) == pytest.approx(expected)
 
 
+def test_groups_that_skip_alike_cannot_be_told_apart():
+    # 100 images; shares of three groups that each image skips.
+    few, many = np.full(100, 0.1), np.full(100, 0.5)
+    noisy = 0.1 + np.tile([0.2, -0.19], 50)  # 0.105 on average
+
+    def judged(*by_group):
+        (claim,) = analysis.run_exhibits._group_claims(by_group, "")
+        return claim.verdict
+
+    assert judged(many, few, many) == "holds"
+    assert judged(many, few, few - 0.05) == "does not hold"
+    assert judged(noisy, few, many) == "cannot be told"
+
+
 def test_images_are_shown_where_they_may_be(workdir):
     run = open_run(workdir)
     for shown, pictures in ((True, 3), (False, None)):

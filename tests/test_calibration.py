@@ -1,5 +1,6 @@
 """The threshold at which a policy spends what it is asked to."""
 
+import keras
 import pytest
 import tensorflow as tf
 from cases import images
@@ -7,11 +8,11 @@ from cases import labels
 from cases import skipnet
 from cases import trained
 
+import skipnet_tf
 from skipnet_tf import calibration
 from skipnet_tf import flops
 
 IMAGES = images(300, 4, 4, 3)
-COUNT = flops.count(skipnet("pool"), (4, 4, 3))
 
 
 @pytest.fixture(scope="module")
@@ -28,11 +29,12 @@ def dataset(count=300):
 
 def spent(model, threshold):
     """Counted block by block."""
+    count = flops.count(model, (4, 4, 3))
     model.threshold = threshold
     runs = model.route(IMAGES)["gates"].numpy().mean(axis=0)
     model.threshold = 0.5
-    paid = COUNT.fixed + COUNT.gates.sum() + runs @ COUNT.blocks
-    return paid / COUNT.dense
+    paid = count.fixed + count.gates.sum() + runs @ count.blocks
+    return paid / count.dense
 
 
 @pytest.mark.parametrize("shift", [-0.15, -0.05, 0.05, 0.15])
@@ -78,6 +80,47 @@ def test_evaluation_follows_a_threshold_that_was_moved():
     assert found[0] == 1.0 > found[1] > found[2]
     with pytest.raises(ValueError, match="`threshold`.*Received: "):
         moved.threshold = 1.5
+    with pytest.raises(ValueError, match="`threshold`.*Received: .*'0.3'"):
+        moved.threshold = "0.3"
+
+
+def test_training_follows_a_threshold_that_was_moved():
+    model = skipnet("confidence")  # all gates open at 0.88 for all images
+    stage = skipnet_tf.HybridReinforce(0.0, target_macs=0.9)
+    model.compile(skipnet_tf.optimizers.SGD(0.0, l2=0.0), stage=stage)
+
+    def price_of_a_step(threshold, **arguments):
+        before = float(stage.alpha)
+        model.threshold = threshold
+        model.fit(IMAGES, labels(300), 300, verbose=0, **arguments)
+        return float(stage.alpha) - before
+
+    # 0.04 times what is spent over 0.9 at that threshold.
+    for threshold in (0.5, 0.9):
+        spends = spent(model, threshold) - 0.9
+        assert price_of_a_step(threshold) == pytest.approx(0.04 * spends)
+
+    class Move(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            self.model.threshold = (0.5, 0.9)[epoch]
+
+    both = sum(spent(model, threshold) - 0.9 for threshold in (0.5, 0.9))
+    moved = price_of_a_step(0.3, epochs=2, callbacks=[Move()])
+    assert moved == pytest.approx(0.04 * both)
+
+
+def test_a_network_that_asks_no_threshold_is_refused():
+    dense = skipnet_tf.ResNet((1, 1), (4, 4))
+    with pytest.raises(ValueError, match="`model` must be a SkipNet"):
+        calibration.threshold_for(dense, dataset(), 0.9)
+    model = skipnet()
+    model.compile(stage=skipnet_tf.Supervised("random", skip_rate=0.5))
+    with pytest.raises(ValueError, match="`model` must decide by its thresh"):
+        calibration.threshold_for(model, dataset(), 0.9)
+    weighted = tf.data.Dataset.zip(dataset(), dataset().map(lambda x, y: y))
+    weighted = weighted.map(lambda pair, weights: (*pair, weights))
+    with pytest.raises(ValueError, match="`dataset` must be a batched"):
+        calibration.threshold_for(model, weighted, 0.9)
 
 
 def test_bad_arguments_are_named(model):

@@ -18,6 +18,7 @@ from skipnet_tf import checkpoints
 from skipnet_tf import collapse
 from skipnet_tf import distribution
 from skipnet_tf import experiment
+from skipnet_tf import flops
 from skipnet_tf import recalibration
 from skipnet_tf import retreats
 from skipnet_tf import splits
@@ -312,6 +313,84 @@ def test_a_run_falls_back_three_times_at_most(
     if len(seen) == 4:
         noted = json.loads((tmp_path / "hrl" / "safety.json").read_text())
         assert noted["retreats"] == 3
+
+
+def test_what_has_been_learnt_is_remembered_on_resuming(tmp_path):
+    watching = guard()
+    watching._note_armed = lambda: retreats.arm(str(tmp_path))
+    end(watching, 0, 0.2)
+    assert not retreats.read(str(tmp_path)).armed
+    end(watching, 1, 0.5)
+    assert retreats.read(str(tmp_path)).armed
+    again = guard()
+    again._armed = retreats.read(str(tmp_path)).armed
+    with pytest.raises(collapse.TrainingCollapsed):
+        end(again, 2, 0.1)
+
+
+def test_a_price_that_was_adapted_is_halved_not_forgotten(tmp_path):
+    stage = skipnet_tf.HybridReinforce(0.0, rl_weight=2.0, target_macs=0.9)
+    model = make(0)
+    model.compile(skipnet_tf.optimizers.SGD(0.1), stage=stage)
+    counter = callbacks.Steps()
+    manager = checkpoints.manager(
+        model, counter.variable, str(tmp_path / "checkpoints")
+    )
+    stage.alpha.assign(0.4)
+    retreats.good_checkpoints(manager, str(tmp_path)).save(0)
+    for times in (1, 2):
+        retreats.retreat(str(tmp_path))
+        stage.alpha.assign(9.0)
+        stage.rl_weight.assign(2.0 * 0.5**times)  # as the plan makes it
+        retreats.restore(model, manager, str(tmp_path), counter)
+        assert float(stage.alpha) == pytest.approx(0.4 * 0.5**times)
+        assert float(stage.rl_weight) == 2.0 * 0.5**times
+
+
+@pytest.mark.parametrize(
+    ("logits", "runs", "threshold", "told"),
+    [
+        # All gates are as sure: a threshold opens or shuts them all.
+        ([2.0, 2.0, 2.0], 0.2, 0.5, "it stays at 0.5"),
+        (
+            [2.0, 2.0, 0.5],
+            0.64,
+            None,
+            "instead of 0.5 takes multiply-adds from",
+        ),
+    ],
+)
+def test_a_target_is_met_only_where_the_network_bears_it(
+    tmp_path, capsys, logits, runs, threshold, told
+):
+    model = skipnet("confidence", num_classes=10)
+    for gate, logit in zip(model.gates, logits):
+        gate.bias.assign([logit])
+    count = flops.count(model, (8, 8, 3))
+    spent = count.fixed + count.gates.sum() + runs * count.blocks.sum()
+    plan = experiment.Plan(
+        "hrl", 1, make, target_macs=float(spent / count.dense)
+    )
+    job = attempts.Job(
+        plan,
+        DIGITS,
+        str(tmp_path),
+        tf.distribute.get_strategy(),
+        0,
+        1,
+        # Untrained: whatever it knows is enough.
+        collapse.Safety(accuracy_floor=0.0),
+    )
+    found = experiment._meet_target(job, model)
+    output = capsys.readouterr()
+    assert told in (output.err if threshold else output.out)
+    assert found == model.threshold
+    if threshold:
+        assert found == threshold
+        assert "multiply-adds where" in output.err  # missed
+    else:
+        # 1 / (1 + exp(-0.5)) = 0.622, 1 / (1 + exp(-2)) = 0.881
+        assert 0.622 < found < 0.881 and not output.err
 
 
 def test_several_processes_do_not_fall_back(tmp_path, monkeypatch):

@@ -176,7 +176,7 @@ def test_a_price_that_was_not_adapted_is_none_to_go_on_at(tmp_path):
     model.compile(sgd(), stage=stage)
     model.save(tmp_path / "model.keras")
     with pytest.raises(ValueError, match="--target_macs.*gates too"):
-        building.price(tmp_path / "model.keras")
+        building.price(str(tmp_path / "model.keras"))
 
 
 @pytest.mark.slow

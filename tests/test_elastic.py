@@ -52,19 +52,21 @@ def test_depths_of_groups_and_of_steps_have_nothing_in_common():
 def test_blocks_learn_and_gates_do_not(execution):
     model = network(blocks=(2, 3))
     stage = skipnet_tf.Elastic([1, 2], execution=execution)
-    model.compile(sgd(), stage=stage, run_eagerly=True)
+    # Decay would move what has no gradient.
+    decaying = skipnet_tf.optimizers.SGD(0.1, l2=1e-2)
+    model.compile(decaying, stage=stage, run_eagerly=True)
     blocks, gates = (
         [v.numpy() for v in variables]
         for variables in (
             model.backbone.trainable_variables,
-            [v for gate in model.gates for v in gate.trainable_variables],
+            [v for gate in model.gates for v in gate.weights],
         )
     )
     executed = fit(model).history["executed_blocks"][0]
     # 1 or 2 of 2 blocks, 2 or 3 of 3.
     assert 3 / 5 <= executed < 1
     for before, now in zip(
-        gates, [v for g in model.gates for v in g.trainable_variables]
+        gates, [v for g in model.gates for v in g.weights], strict=True
     ):
         np.testing.assert_array_equal(before, now)
     moved = [
@@ -72,6 +74,19 @@ def test_blocks_learn_and_gates_do_not(execution):
         for before, now in zip(blocks, model.backbone.trainable_variables)
     ]
     assert all(moved)
+
+
+def test_gates_learn_again_in_the_next_stage():
+    model = network("confidence")
+    learning = len(model.trainable_variables)
+    model.compile(sgd(), stage=skipnet_tf.Elastic())
+    # The classifier, which the last gates ask, goes on learning.
+    assert not any(gate.bias.trainable for gate in model.gates)
+    assert model.backbone.classifier.kernel.trainable
+    model.compile(sgd(), stage=skipnet_tf.HybridReinforce(gates_alone=True))
+    assert not model.backbone.classifier.kernel.trainable
+    model.compile(sgd(), stage=skipnet_tf.Supervised())
+    assert len(model.trainable_variables) == learning
 
 
 def test_inference_is_that_of_the_gates():

@@ -18,6 +18,7 @@ from skipnet_tf import schedules
 
 _SEED = tf.constant([1, 2])
 _ROUTED = {
+    "part": 1.0,
     "gate_logits": tf.constant([[0.3, -0.2, 1.0], [0.1, 2.0, -1.0]]),
     "gates": tf.constant([[1.0, 0.0, 1.0], [0.0, 0.0, 1.0]]),
     "fixed_share": tf.constant(0.2),
@@ -44,6 +45,8 @@ def _surprise():
         ("target_macs", 0.0),
         ("target_macs", 1.2),
         ("target_macs", "half"),
+        ("target_macs", [0.9]),
+        ("gates_alone", "no"),
     ],
 )
 def test_bad_arguments_are_refused(argument, value):
@@ -54,6 +57,11 @@ def test_bad_arguments_are_refused(argument, value):
 def test_a_target_adapts_a_number_not_a_schedule():
     with pytest.raises(ValueError, match="`alpha`.*Received: alpha=<"):
         skipnet_tf.HybridReinforce(schedules.Ramp(0.0, 1.0, 5), target_macs=0.5)
+
+
+def test_a_price_below_0_never_weighs_the_loss():
+    with pytest.raises(ValueError, match="`beta`.*Received: beta='alpha/N'"):
+        skipnet_tf.HybridReinforce(beta="alpha/N", target_macs=0.5)
 
 
 def test_a_self_critical_stage_subtracts_the_thresholded_return():
@@ -211,8 +219,8 @@ def test_replicas_agree_on_price_and_baseline():
     [
         (["--alpha=0.4", "--price_ramp=0.5"], {"alpha": [0.0, 0.2, 0.4]}),
         (
-            ["--target_macs=0.6", "--price_ramp=0.5"],
-            {"alpha": [0.1] * 3, "target_macs": [1.0, 0.8, 0.6]},
+            ["--target_macs=0.9", "--price_ramp=0.5"],
+            {"alpha": [0.1] * 3, "target_macs": [1.0, 0.95, 0.9]},
         ),
         (["--entropy_weight=0.2"], {"entropy_weight": [0.2, 0.15, 0.1]}),
     ],
@@ -226,6 +234,31 @@ def test_trainers_make_schedules(arguments, expected):
         value = getattr(stage, name)
         found = [value(s) if callable(value) else value for s in (0, 2, 4)]
         np.testing.assert_allclose(found, values, rtol=1e-6)
+
+
+def test_trainers_refuse_a_target_out_of_reach_of_their_network():
+    parse("--workdir=w", "--target_macs=0.5", "--price_ramp=0.5")
+    info = data.describe("digits", "train[:10]")
+    # Stem, first block and gates of this network are more than that.
+    with pytest.raises(ValueError, match="--target_macs.* must be above"):
+        building._late_stage("hrl", network(), info, steps=8, gentle=1.0)
+
+
+def test_the_price_moves_once_a_step_whatever_its_parts():
+    prices = []
+    for parts in (1, 4):
+        model = network()
+        model.compile(
+            sgd(0.0),
+            stage=skipnet_tf.HybridReinforce(0.0, target_macs=0.95),
+            gradient_accumulation=parts,
+            run_eagerly=True,
+        )
+        fit(model)
+        prices.append(float(model.stage.alpha))
+    # All gates are open: 0.04 times what that is above 0.95, gates included.
+    assert prices[0] == pytest.approx(prices[1], rel=1e-5)
+    assert prices[0] > 0.04 * (1.0 - 0.95)
 
 
 def test_a_retreat_is_gentler():

@@ -33,6 +33,14 @@ ARGUMENTS = [
 ]
 
 
+_LENGTHS = {
+    "elastic": "sp",
+    "budget": "sp",
+    "target_rate": "sp",
+    "rl": "hrl",
+}
+
+
 def start(workdir, stage="hrl", *more, environment=()):
     return subprocess.Popen(
         [
@@ -41,7 +49,7 @@ def start(workdir, stage="hrl", *more, environment=()):
             *ARGUMENTS,
             f"--workdir={workdir}",
             f"--stages={stage}",
-            f"--{'hrl' if stage == 'rl' else stage}_steps=40",
+            f"--{_LENGTHS.get(stage, stage)}_steps=40",
             *more,
         ],
         stdout=subprocess.PIPE,
@@ -143,11 +151,14 @@ def test_a_killed_hrl_run_resumes_to_the_same_bits(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", ["base", "sp", "rl"])
+@pytest.mark.parametrize(
+    "stage", ["base", "sp", "elastic", "budget", "target_rate", "rl"]
+)
 def test_every_stage_resumes_to_the_same_bits(tmp_path, stage):
     check_resuming(
         tmp_path,
         stage,
+        "--min_blocks=1",
         "--ema=0.9",
         "--gradient_accumulation=2",
         "--label_smoothing=0.1",

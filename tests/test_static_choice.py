@@ -59,7 +59,7 @@ def cost(count, mask):
 def test_accuracy_is_that_of_the_network_with_imposed_decisions(
     model, tried, mask
 ):
-    got = static_choice.accuracy_of(model, batches(), mask)
+    got = static_choice.accuracy_of(model, batches(), np.float32(mask))
     assert got == pytest.approx(tried[mask][1])
 
 

@@ -11,6 +11,7 @@ import pytest
 import settings
 from absl import flags
 from cases import two_replicas
+from trainer_cases import define
 from trainer_cases import parse
 from trainer_cases import train
 
@@ -104,6 +105,28 @@ def test_a_work_directory_is_bound_by_what_was_trained_in_it(tmp_path):
     train(tmp_path, "--stages=sp")  # a later command adds its stage
     result = json.loads((tmp_path / "result.json").read_text())
     assert list(result["stages"]) == ["base", "sp"]
+
+
+def test_what_a_later_stage_refuses_is_refused_at_once(tmp_path):
+    stages = "--stages=base,elastic"
+    refused("`min_blocks`.*", tmp_path, stages, "--min_blocks=9")
+    target = ["--stages=base,sp,hrl", "--target_macs=0.9", "--beta=alpha/N"]
+    refused("`beta` must be a number", tmp_path, *target)
+    assert not (tmp_path / "base" / "result.json").exists()
+
+
+def test_weights_from_elsewhere_are_noted_with_the_stage_they_are_for():
+    parse("--workdir=w", "--stages=sp,hrl", "--init_from=dense.pth")
+    noted = [settings.of_stage(s, "digits")["init_from"] for s in ("sp", "hrl")]
+    assert noted == ["dense.pth", None]
+    # Its gates learn on statistics as they are.
+    assert "recalibrate" not in settings.of_stage("gates", "digits")
+
+
+def test_help_lists_every_flag():
+    define()
+    listed = flags.FLAGS.get_key_flags_for_module("trainer_cases")
+    assert {flag.name for flag in listed} >= set(common_flags.values())
 
 
 def test_a_skip_rate_without_random_gating_is_refused(tmp_path):

@@ -13,6 +13,7 @@ from skipnet_tf import checkpoints
 from skipnet_tf import experiment
 from skipnet_tf import interop
 from skipnet_tf import models
+from skipnet_tf import objectives
 from skipnet_tf import peers
 
 # Stages that train the gates of a network that may be new.
@@ -49,6 +50,25 @@ def plan(stage: str, family: str, splits: experiment.Data) -> experiment.Plan:
         recalibrate=values.recalibrate if late and stage != "gates" else 0,
         target_macs=values.target_macs if late else None,
     )
+
+
+def check(stage: str, family: str, splits: experiment.Data) -> None:
+    """Builds what a stage is made of, for what it refuses.
+
+    Args:
+        stage: String.
+        family: See `plan`.
+        splits: The data.
+
+    Raises:
+        ValueError: If flags do not fit the network.
+    """
+    info = splits.describe()
+    model = _network(stage, family, info, flags.FLAGS.depth)
+    if stage in _EARLY:
+        _early_stage(stage, steps=1).build(model.groups)
+    if stage in _LATE:
+        _late_stage(stage, model, info, steps=1, gentle=1.0)
 
 
 def first_weights(stage: str) -> str | None:
@@ -212,18 +232,24 @@ def _early_stage(stage, steps):
 
 def _late_stage(stage, model, info, steps, gentle):
     values = flags.FLAGS
-    costs = None
-    if values.block_costs:
-        costs = skipnet_tf.flops.count(model, tuple(info.image_shape)).blocks
+    count = skipnet_tf.flops.count(model, tuple(info.image_shape))
+    costs = count.blocks if values.block_costs else None
     kind = skipnet_tf.HybridReinforce
     if stage == "rl":
         kind = skipnet_tf.Reinforce
     alpha, target = gentle * values.alpha, values.target_macs
     entropy_weight = values.entropy_weight
+    if target is not None:
+        always = count.fixed + count.gates.sum()
+        objectives.check_affordable(
+            "--target_macs", target, tf.constant(always / count.dense)
+        )
     if _continues(stage):
         entropy_weight = 0.0
-        if target is not None:
-            alpha = gentle * price(first_weights(stage))
+        path = first_weights(stage)
+        # Not there yet where a stage is only checked.
+        if target is not None and os.path.exists(path):
+            alpha = gentle * price(path)
     elif values.price_ramp:
         ramp = max(1, round(values.price_ramp * steps))
         if target is not None:

@@ -18,6 +18,8 @@ def define(**defaults) -> None:
     """Defines the flags; `defaults` are those of the data set."""
     for module in _MODULES:
         module.define(defaults)
+    # Afterwards: some define flags of others, which count as theirs.
+    for module in _MODULES:
         flags.adopt_module_key_flags(module)
 
 

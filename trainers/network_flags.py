@@ -243,8 +243,9 @@ def _define_start():
         None,
         "Weights that the first stage starts from: a file (.keras, "
         ".weights.h5, .pth, .safetensors) of this network or of its dense "
-        "network, whose accuracy the gates, open at the start, keep; elastic "
-        "takes the dense network in it.",
+        "network, whose accuracy the gates, open at the start, keep. Of a "
+        ".keras file elastic takes the dense network alone; gates in one of "
+        "elastic are of no use, and --gate begins afresh.",
     )
     flags.DEFINE_bool(
         "new_classifier",

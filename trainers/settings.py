@@ -120,10 +120,11 @@ def as_flag_file() -> str:
 def of_stage(stage: str, dataset: str) -> dict:
     """The flags that matter to a stage, by name."""
     unread = _unread(stage)
+    values = common_flags.values()
+    if stage != values["stages"][0]:
+        values["init_from"] = None  # it is the first stage's
     return {"dataset": dataset} | {
-        name: value
-        for name, value in common_flags.values().items()
-        if name not in unread
+        name: value for name, value in values.items() if name not in unread
     }
 
 
@@ -142,7 +143,7 @@ def _unread(stage):
         return _FREE_FLAGS | rewards
     before, unread = values.hrl_from, _FREE_FLAGS
     if stage == "gates":
-        unread = unread | _HRL_LENGTH
+        unread = unread | _HRL_LENGTH | {"recalibrate"}
     elif before != "gates":
         unread = unread | _GATES_FLAGS
     if stage == "gates" or before == "gates":

@@ -76,6 +76,9 @@ def train(dataset: str, family: str = "cifar") -> None:
     splits = _splits(dataset)
     _check_batch(strategy)
     plans = [building.plan(s, family, splits) for s in values.stages]
+    # The first one is made in a moment.
+    for stage in values.stages[1:]:
+        building.check(stage, family, splits)
     writes = distribution.workers(strategy)[0] == 0
     if writes:
         for stage in values.stages:

@@ -103,10 +103,7 @@ class Trainer:
 
     def _keys(self, stages, dataset):
         """All that each stage depends on, as the trainer itself notes it."""
-        init_from, keys = flags.FLAGS.init_from, {}
-        for stage in stages:
-            noted = settings.of_stage(stage, dataset)
-            # Not noted: the stage that weights are given to.
-            given = init_from and stage == stages[0]
-            keys[stage] = json.dumps([noted, given], sort_keys=True)
-        return keys
+        return {
+            stage: json.dumps(settings.of_stage(stage, dataset), sort_keys=True)
+            for stage in stages
+        }

@@ -131,7 +131,8 @@ def _define_learning_rate(defaults):
     flags.DEFINE_integer(
         "warmup_steps",
         0,
-        "First steps of base and sp with another learning rate.",
+        "First steps of base and of sp, or what comes in its place, with "
+        "another learning rate.",
         lower_bound=0,
     )
     flags.DEFINE_enum(

@@ -183,7 +183,7 @@ def bars(
             hatch=("", "//", "..", "xx")[index % 4],
             edgecolor="white",
         )
-        texts = ["" if np.isnan(value) else f"{value:.1f}" for value in values]
+        texts = ["" if np.isnan(value) else f"{value:z.1f}" for value in values]
         panel.bar_label(drawn, texts)
     panel.axhline(0, color="0.3", linewidth=1)
     panel.set_xticks(range(len(names)), names)

@@ -43,7 +43,7 @@ def savings(runs: Sequence[Run]) -> Exhibit:
     series = {
         f"{name}, ours": [
             100 * chosen[*of, name]["saved"]
-            if (*of, name) in chosen
+            if chosen.get((*of, name), {}).get("matched")
             else math.nan
             for of in networks
         ]
@@ -74,7 +74,7 @@ def savings(runs: Sequence[Run]) -> Exhibit:
             "within 0.5 points of the dense network's accuracy, judged on "
             "these same images as in the paper. Where more prices were tried, "
             f"more can be saved; tried: {_tried(chosen)}."
-            + (f" No price comes that near: {'; '.join(far)}." if far else "")
+            + (f" No price is near enough: {'; '.join(far)}." if far else "")
         ),
         data={"savings": list(chosen.values())},
         figure=plots.bars(
