@@ -69,6 +69,16 @@ def test_every_module_has_its_tier():
     assert set(_MODULES) == set(_TIER)
 
 
+def test_contributors_are_told_the_tiers():
+    text = (_FOLDER.parent / "CONTRIBUTING.md").read_text()
+    rows = [line.split("|")[1] for line in text.split("\n") if "| `" in line]
+    told = [row.replace("`", "").split() for row in rows]
+    assert told.pop() == ["analysis/"]
+    assert told == [
+        tier.split() for tier in _TIERS if not tier.startswith("analysis")
+    ]
+
+
 @pytest.mark.parametrize("module", _MODULES)
 def test_a_module_imports_only_from_earlier_tiers(module):
     for name in _imports(module):
