@@ -13,6 +13,7 @@ from training_cases import sgd
 
 import skipnet_tf
 from skipnet_tf import data
+from skipnet_tf import flops
 from skipnet_tf import policy
 from skipnet_tf import schedules
 
@@ -219,7 +220,7 @@ def test_replicas_agree_on_price_and_baseline():
     [
         (["--alpha=0.4", "--price_ramp=0.5"], {"alpha": [0.0, 0.2, 0.4]}),
         (
-            ["--target_macs=0.9", "--price_ramp=0.5"],
+            ["--target_macs=0.9", "--price_ramp=0.5", "--gate_init=published"],
             {"alpha": [0.1] * 3, "target_macs": [1.0, 0.95, 0.9]},
         ),
         (["--entropy_weight=0.2"], {"entropy_weight": [0.2, 0.15, 0.1]}),
@@ -234,6 +235,23 @@ def test_trainers_make_schedules(arguments, expected):
         value = getattr(stage, name)
         found = [value(s) if callable(value) else value for s in (0, 2, 4)]
         np.testing.assert_allclose(found, values, rtol=1e-6)
+
+
+def test_a_ramp_begins_at_what_new_gates_spend_when_they_are_sampled(tmp_path):
+    model = network()
+    count = flops.count(model, (32, 32, 3))
+    always = count.fixed + count.gates.sum()
+    sampled = always + count.blocks.sum() / (1 + np.exp(-2.0))
+    model.compile(sgd(), stage=skipnet_tf.Supervised())
+    learnt = str(tmp_path / "model.keras")
+    model.save(learnt)
+    for given, begin in (
+        ("dense.pth", sampled / count.dense),
+        (learnt, 1.0),  # who knows what these spend
+    ):
+        parse("--workdir=w", "--stages=gates", f"--init_from={given}")
+        found = building._sampled_share("gates", count)
+        assert found == pytest.approx(begin)
 
 
 def test_trainers_refuse_a_target_out_of_reach_of_their_network():

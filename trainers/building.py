@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import os
 import zipfile
 
@@ -15,6 +16,7 @@ from skipnet_tf import interop
 from skipnet_tf import models
 from skipnet_tf import objectives
 from skipnet_tf import peers
+from skipnet_tf.layers import OPEN_LOGIT
 
 # Stages that train the gates of a network that may be new.
 _EARLY = ("sp", "elastic", "target_rate", "budget")
@@ -138,9 +140,8 @@ def _compiled(stage, family, splits, steps, gentle):
     weights = first_weights(stage)
     if weights:
         # In elastic gates learn nothing: those that follow start afresh.
-        taught = _saved_stage(weights).get("class_name")
-        afresh = stage == "elastic" or taught == "Elastic"
-        target = model.backbone if afresh else model
+        elastic = "elastic" in (stage, _taught_in(weights))
+        target = model.backbone if elastic else model
         new_classifier = values.new_classifier and _given(stage) is not None
         _load(target, weights, splits, new_classifier)
     compiled = {
@@ -253,7 +254,8 @@ def _late_stage(stage, model, info, steps, gentle):
     elif values.price_ramp:
         ramp = max(1, round(values.price_ramp * steps))
         if target is not None:
-            target = skipnet_tf.schedules.Ramp(1.0, target, ramp)
+            begin = _sampled_share(stage, count)
+            target = skipnet_tf.schedules.Ramp(begin, target, ramp)
         else:
             alpha = skipnet_tf.schedules.Ramp(0.0, alpha, ramp)
     if entropy_weight:
@@ -272,6 +274,23 @@ def _late_stage(stage, model, info, steps, gentle):
         min_probability=values.min_probability,
         gates_alone=stage == "gates",
     )
+
+
+def _sampled_share(stage, count):
+    """Multiply-adds of dense that sampled decisions spend at the start.
+
+    To ask new gates for more would reward those that are sure to run, before
+    they have tried anything else.
+    """
+    if flags.FLAGS.gate_init != "open" or _gates_have_learnt(stage):
+        return 1.0
+    runs = 1 / (1 + math.exp(-OPEN_LOGIT)) * count.blocks.sum()
+    return min(1.0, (count.fixed + count.gates.sum() + runs) / count.dense)
+
+
+def _gates_have_learnt(stage):
+    path = first_weights(stage)
+    return path is not None and _taught_in(path) not in (None, "elastic")
 
 
 def _continues(stage):
@@ -300,9 +319,17 @@ def price(path: str) -> float:
     return alpha
 
 
+def _taught_in(path):
+    """In lower case, the class of the stage in a `.keras` file; or `None`."""
+    return _saved_stage(path).get("class_name", "").lower() or None
+
+
 def _saved_stage(path):
-    """The configuration of the stage in a `.keras` file; empty if none."""
-    if not path.endswith(".keras"):
+    """The configuration of the stage in a `.keras` file; empty if none.
+
+    Or if the file is not there yet, where a stage is only checked.
+    """
+    if not path.endswith(".keras") or not os.path.exists(path):
         return {}
     with zipfile.ZipFile(path) as file:
         config = json.loads(file.read("config.json"))
