@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 import settings
+import shared
 from absl import flags
 from cases import two_replicas
 from trainer_cases import define
@@ -121,6 +122,14 @@ def test_weights_from_elsewhere_are_noted_with_the_stage_they_are_for():
     assert noted == ["dense.pth", None]
     # Its gates learn on statistics as they are.
     assert "recalibrate" not in settings.of_stage("gates", "digits")
+
+
+def test_gates_alone_need_no_teacher():
+    parse("--workdir=w", "--stages=gates", "--distill_base")
+    shared._check_teacher()
+    parse("--workdir=w", "--stages=base", "--distill_base")
+    with pytest.raises(ValueError, match="--distill_base needs a file"):
+        shared._check_teacher()
 
 
 def test_help_lists_every_flag():
