@@ -37,7 +37,7 @@ def spent(model, threshold):
     return paid / count.dense
 
 
-@pytest.mark.parametrize("shift", [-0.15, -0.05, 0.05, 0.15])
+@pytest.mark.parametrize("shift", [-0.15, 0.05])
 def test_what_is_spent_comes_near_to_what_was_asked(model, shift):
     asked = spent(model, 0.5) + shift
     threshold = calibration.threshold_for(model, dataset(), asked)

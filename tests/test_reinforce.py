@@ -5,6 +5,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from cases import slow
 from cases import two_replicas
 from trainer_cases import parse
 from training_cases import fit
@@ -174,7 +175,7 @@ def _trained(stage, steps=3, **arguments):
     return model, fit(model, steps)
 
 
-@pytest.mark.parametrize("baseline", ["moving", "self_critical"])
+@pytest.mark.parametrize("baseline", [slow("moving"), "self_critical"])
 def test_baselines_train_a_network_and_survive_saving(baseline, tmp_path):
     model, logs = _trained(
         skipnet_tf.HybridReinforce(
