@@ -82,7 +82,9 @@ def savings(runs: Sequence[Run]) -> Exhibit:
             [network({"depth": d, "gate": gate}) for d, gate in networks],
             "multiply-adds saved in %",
             f"Savings ({runs[-1].dataset})",
-        ),
+        )
+        if not all(map(math.isnan, sum(series.values(), [])))
+        else None,
         claims=_savings_claim(chosen, networks),
     )
 
