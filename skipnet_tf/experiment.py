@@ -237,7 +237,7 @@ def _meet_target(job, model):
     before = evaluate(model, splits, split)
     found = calibration.threshold_for(model, splits.evaluation(split), target)
     model.threshold = found
-    after = evaluate(model, splits, split)
+    after = before if found == 0.5 else evaluate(model, splits, split)
     told = (
         f"{name}: a threshold of {found:.3g} instead of 0.5 takes "
         f"multiply-adds from {percent(before['macs_fraction'])} to "

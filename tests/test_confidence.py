@@ -2,10 +2,10 @@
 
 import json
 
-import building
 import keras
 import numpy as np
 import pytest
+import saved_stages
 import settings
 import tensorflow as tf
 from cases import images
@@ -176,7 +176,7 @@ def test_a_price_that_was_not_adapted_is_none_to_go_on_at(tmp_path):
     model.compile(sgd(), stage=stage)
     model.save(tmp_path / "model.keras")
     with pytest.raises(ValueError, match="--target_macs.*gates too"):
-        building.price(str(tmp_path / "model.keras"))
+        saved_stages.price(str(tmp_path / "model.keras"))
 
 
 @pytest.mark.slow

@@ -1,11 +1,10 @@
 """The compiled network of a stage, from the flags."""
 
 import dataclasses
-import json
 import math
 import os
-import zipfile
 
+import saved_stages
 import tensorflow as tf
 from absl import flags
 
@@ -140,7 +139,7 @@ def _compiled(stage, family, splits, steps, gentle):
     weights = first_weights(stage)
     if weights:
         # In elastic gates learn nothing: those that follow start afresh.
-        elastic = "elastic" in (stage, _taught_in(weights))
+        elastic = "elastic" in (stage, saved_stages.taught_in(weights))
         target = model.backbone if elastic else model
         new_classifier = values.new_classifier and _given(stage) is not None
         _load(target, weights, splits, new_classifier)
@@ -250,7 +249,7 @@ def _late_stage(stage, model, info, steps, gentle):
         path = first_weights(stage)
         # Not there yet where a stage is only checked.
         if target is not None and os.path.exists(path):
-            alpha = gentle * price(path)
+            alpha = gentle * saved_stages.price(path)
     elif values.price_ramp:
         ramp = max(1, round(values.price_ramp * steps))
         if target is not None:
@@ -290,50 +289,15 @@ def _sampled_share(stage, count):
 
 def _gates_have_learnt(stage):
     path = first_weights(stage)
-    return path is not None and _taught_in(path) not in (None, "elastic")
+    return path is not None and saved_stages.taught_in(path) not in (
+        None,
+        "elastic",
+    )
 
 
 def _continues(stage):
     """Whether gates have learnt by the same rewards in the stage before."""
     return not _given(stage) and _before(stage) == "gates"
-
-
-def price(path: str) -> float:
-    """The price that a stage ended with, adapted to its target.
-
-    Args:
-        path: String, its `.keras` file.
-
-    Returns:
-        Float.
-
-    Raises:
-        ValueError: If the price followed a schedule.
-    """
-    alpha = _saved_stage(path)["config"]["alpha"]
-    if not isinstance(alpha, float):
-        raise ValueError(
-            "--target_macs must have been given to gates too, for hrl to go on "
-            f"at its price. Received: {path}, trained without"
-        )
-    return alpha
-
-
-def _taught_in(path):
-    """In lower case, the class of the stage in a `.keras` file; or `None`."""
-    return _saved_stage(path).get("class_name", "").lower() or None
-
-
-def _saved_stage(path):
-    """The configuration of the stage in a `.keras` file; empty if none.
-
-    Or if the file is not there yet, where a stage is only checked.
-    """
-    if not path.endswith(".keras") or not os.path.exists(path):
-        return {}
-    with zipfile.ZipFile(path) as file:
-        config = json.loads(file.read("config.json"))
-    return config.get("compile_config", {}).get("stage") or {}
 
 
 def _execution():

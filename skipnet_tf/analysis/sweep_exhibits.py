@@ -59,6 +59,7 @@ def savings(runs: Sequence[Run]) -> Exhibit:
         ]
         if not all(map(math.isnan, values)):
             series[f"{name}, published"] = values
+    drawn = not all(math.isnan(v) for row in series.values() for v in row)
     far = [
         f"{row['kind']} {network(row)}"
         for row in chosen.values()
@@ -83,7 +84,7 @@ def savings(runs: Sequence[Run]) -> Exhibit:
             "multiply-adds saved in %",
             f"Savings ({runs[-1].dataset})",
         )
-        if not all(map(math.isnan, sum(series.values(), [])))
+        if drawn
         else None,
         claims=_savings_claim(chosen, networks),
     )
