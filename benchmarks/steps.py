@@ -32,7 +32,7 @@ class Imposed(HybridReinforce):
         super().__init__(execution=execution, baseline=baseline)
         self._rate = 1 - percent / 100
 
-    def policy(self, seed):
+    def policy(self, seed, images):
         return policy.Random(self._rate, seed)
 
 

@@ -8,6 +8,7 @@ from skipnet_tf import schedules
 from skipnet_tf.distillation import Distillation
 from skipnet_tf.elastic import Elastic
 from skipnet_tf.export import export_saved_model
+from skipnet_tf.imitation import Imitation
 from skipnet_tf.interop import load_keras_weights
 from skipnet_tf.interop import load_pytorch_weights
 from skipnet_tf.interop import match_shortcuts
@@ -35,6 +36,7 @@ __all__ = [
     "Distillation",
     "Elastic",
     "HybridReinforce",
+    "Imitation",
     "Reinforce",
     "ResNet",
     "SkipNet",

@@ -71,9 +71,9 @@ class Classifier(keras.Model):
             loss: Keras loss on logits. Defaults to `None`, sparse categorical
                 cross-entropy.
             metrics: List of Keras metrics. Defaults to `None`.
-            stage: `Supervised`, `Elastic`, `HybridReinforce`, `Reinforce`,
-                `TargetRate` or `Budget`, for networks with gates. Defaults to
-                `None`, `Supervised()` where there are gates.
+            stage: `Supervised`, `Elastic`, `Imitation`, `HybridReinforce`,
+                `Reinforce`, `TargetRate` or `Budget`, for networks with gates.
+                Defaults to `None`, `Supervised()` where there are gates.
             weighted_metrics: List of Keras metrics. Defaults to `None`.
             run_eagerly: Bool. Defaults to `False`.
             steps_per_execution: Positive int. Defaults to `1`.

@@ -75,7 +75,7 @@ class Elastic(Stage):
             )
         self._depths = tuple(zip(least, groups))
 
-    def policy(self, seed):
+    def policy(self, seed, images):
         return policy.Elastic(self._depths, seed)
 
     def get_config(self):

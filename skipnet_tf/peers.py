@@ -36,7 +36,7 @@ class GumbelStage(Stage):
         self.temperature = float(temperature)
         self._set_hyperparameters(weight=weight)
 
-    def policy(self, seed):
+    def policy(self, seed, images):
         return policy.Gumbel(seed, self.temperature)
 
     def total(self, supervised, policy_loss, step):

@@ -148,7 +148,7 @@ class HybridReinforce(Stage):
                 variable(0.0, "moving_weight"),
             ]
 
-    def policy(self, seed):
+    def policy(self, seed, images):
         return policy.Sampled(seed, self.min_probability)
 
     def policy_terms(self, routed, cross_entropy, step, seed):

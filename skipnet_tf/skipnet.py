@@ -164,7 +164,7 @@ class SkipNet(StagedClassifier):
         if actions is not None:
             policy = policies.Forced(self._checked_actions(images, actions))
         elif training:
-            policy = self.stage.policy(self.step_and_seed()[1])
+            policy = self.stage.policy(self.step_and_seed()[1], images)
         else:
             policy = self.stage.inference_policy(self.threshold, images)
         return self.route_with(images, policy, training)

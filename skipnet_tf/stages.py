@@ -49,8 +49,21 @@ class Stage:
                 all but the very first have a gate.
         """
 
-    def policy(self, seed):
-        """The policy of one training step on one replica."""
+    def check_model(self, network, jit_compile: bool) -> None:
+        """Raises `ValueError` if the stage cannot train a network.
+
+        Args:
+            network: `SkipNet` that is being compiled.
+            jit_compile: Bool, whether its steps are compiled with XLA.
+        """
+
+    def policy(self, seed, images):
+        """The policy of one training step on one replica.
+
+        Args:
+            seed: Int32 tensor `(2,)`.
+            images: Normalised float tensor `(batch, height, width, channels)`.
+        """
         raise NotImplementedError
 
     def inference_policy(self, threshold, images):
@@ -190,7 +203,7 @@ class Supervised(Stage):
         self.gating = gating
         self.skip_rate = skip_rate
 
-    def policy(self, seed):
+    def policy(self, seed, images):
         if self.gating == "hard":
             return policy.Relaxed()
         if self.gating == "soft":

@@ -53,6 +53,7 @@ class StagedClassifier(Classifier):
                 f"Received: stage={stage!r}"
             )
         stage.build(self.groups)
+        stage.check_model(self, jit_compile)
         self._freeze(stage)
         self.stage = stage
         self.training_execution = self._possible(stage.execution, jit_compile)
@@ -90,7 +91,8 @@ class StagedClassifier(Classifier):
         images, labels, weights = batch
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
         step, seed = self.step_and_seed(part)
-        routed = self.route_with(images, self.stage.policy(seed), training=True)
+        policy = self.stage.policy(seed, images)
+        routed = self.route_with(images, policy, training=True)
         # Keras divides its losses by the number of replicas, because the
         # optimizer sums their gradients; the policy's term is divided here by
         # hand.
@@ -167,7 +169,7 @@ class StagedClassifier(Classifier):
         # Fresh draws for every batch: the metric counts the images so far.
         _, seed = self.step_and_seed(tf.cast(sampled.count, tf.int32))
         logits = self.route_with(
-            images, self.stage.policy(seed), training=False
+            images, self.stage.policy(seed, images), training=False
         )["logits"]
         sampled.update_state(metrics_module.is_correct(labels, logits))
         return {**logs, "sampled_accuracy": sampled.result()}

@@ -6,10 +6,14 @@ import random
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import export_cases
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+
+from skipnet_tf import export
+from skipnet_tf import sessions
 
 # Two devices on one CPU, so that two replicas can be tested everywhere.
 # Devices are laid out once, before the first tensor.
@@ -49,3 +53,36 @@ def fresh_state():
     np.random.seed(0)
     yield
     keras.config.set_dtype_policy("float32")
+
+
+@pytest.fixture(scope="session")
+def skipnet():
+    """The network in `version`."""
+    return export_cases.divided()
+
+
+@pytest.fixture(scope="session")
+def version(skipnet, tmp_path_factory):
+    """The folder of a SavedModel with all signatures."""
+    return export.export_saved_model(
+        skipnet,
+        str(tmp_path_factory.mktemp("skipnet")),
+        "digits",
+        forced=True,
+        class_names=export_cases.NAMES,
+        warmup_batches=(1, 3),
+        card={"accuracy": 0.5},
+    )
+
+
+@pytest.fixture(scope="module")
+def session(version):
+    """The plain session that a server loads a version into."""
+    with sessions.Session(version) as session:
+        yield session
+
+
+@pytest.fixture(scope="module")
+def signatures(version):
+    """The signatures of `version` as TensorFlow loads them."""
+    return tf.saved_model.load(version).signatures

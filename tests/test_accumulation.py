@@ -24,7 +24,7 @@ def _surprise(half, logits):
 def _hybrid_gradients(model, part):
     """Of one half of the batch: loss, share of open gates, gradients."""
     half = _HALVES[part]
-    drawn = model.stage.policy(model.step_and_seed(part)[1])
+    drawn = model.stage.policy(model.step_and_seed(part)[1], None)
     with tf.GradientTape() as tape:
         routed = model.route_with(IMAGES[half], drawn, training=True)
         surprise = _surprise(half, routed["logits"])

@@ -1,13 +1,13 @@
-"""Order, splits, shards, resuming and errors of the input pipelines."""
+"""Order, splits, shards and resuming of the input pipelines."""
 
 import collections
-import os
 
 import numpy as np
 import pytest
 import tensorflow as tf
-import tensorflow_datasets as tfds
-from tensorflow_datasets.core import dataset_info
+from data_cases import levels_of
+from data_cases import numbers_of
+from data_cases import write_prepared
 
 from skipnet_tf import data
 from skipnet_tf import preprocessing
@@ -15,63 +15,11 @@ from skipnet_tf import preprocessing
 pytest.importorskip("sklearn")
 
 
-def _write(root, name, features, splits, version="1.0.0", per_file=8):
-    """Writes a prepared TFDS data set of several files."""
-    folder = os.path.join(root, name, version)
-    os.makedirs(folder)
-    identity = dataset_info.DatasetIdentity(
-        name=name,
-        version=tfds.core.Version(version),
-        data_dir=folder,
-        module_name="tests",
-    )
-    writer = tfds.core.SequentialWriter(
-        ds_info=tfds.core.DatasetInfo(
-            builder=identity, features=tfds.features.FeaturesDict(features)
-        ),
-        max_examples_per_shard=per_file,
-    )
-    writer.initialize_splits(list(splits))
-    writer.add_examples(splits)
-    writer.close_all()
-
-
-def _features(size, num_classes):
-    return {
-        "image": tfds.features.Image(shape=(size, size, 3)),
-        "label": tfds.features.ClassLabel(num_classes=num_classes),
-    }
-
-
-def _plain(size, numbers, num_classes=10):
-    """Images of one grey level, which is their number."""
-    return [
-        {
-            "image": np.full((size, size, 3), number, np.uint8),
-            "label": number % num_classes,
-        }
-        for number in numbers
-    ]
-
-
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
     """A folder with a tiny CIFAR-10, SVHN and a data set of photographs."""
     root = str(tmp_path_factory.mktemp("prepared"))
-    ten = _features(32, 10)
-    splits = {"train": _plain(32, range(30)), "test": _plain(32, range(7))}
-    _write(root, "cifar10", ten, splits)
-    splits = {"train": _plain(32, range(9)), "extra": _plain(32, range(9, 20))}
-    _write(root, "svhn_cropped", ten, splits)
-    generator = np.random.default_rng(0)
-    photographs = [
-        {
-            "image": generator.integers(0, 256, (40, 40, 3), dtype=np.uint8),
-            "label": number % 4,
-        }
-        for number in range(30)
-    ]
-    _write(root, "flowers", _features(40, 4), {"train": photographs})
+    write_prepared(root)
     return root
 
 
@@ -86,19 +34,6 @@ def folder(tmp_path_factory):
         path = parent / f"{index}.JPEG"
         path.write_bytes(tf.io.encode_jpeg(image).numpy())
     return str(root)
-
-
-def _levels(recipe, images):
-    """The grey level of every image of one grey level."""
-    pixels = images[:, 4, 4, 0] * recipe.std[0] + recipe.mean[0]
-    return np.round(pixels * 255).astype(int).tolist()
-
-
-def _numbers(dataset, recipe=preprocessing.SVHN):
-    levels = []
-    for images, _ in dataset.as_numpy_iterator():
-        levels += _levels(recipe, images)
-    return levels
 
 
 def _assert_equal(first, second):
@@ -156,7 +91,7 @@ def test_evaluation_keeps_the_order_and_the_last_partial_batch(prepared):
     sizes = [len(labels) for _, labels in dataset]
     assert sizes == [4, 3]
     assert len(dataset) == 2
-    assert _numbers(dataset, preprocessing.CIFAR10) == list(range(7))
+    assert numbers_of(dataset, preprocessing.CIFAR10) == list(range(7))
     (images, labels), _ = dataset
     assert (images.dtype, labels.dtype) == (tf.float32, tf.int32)
 
@@ -165,7 +100,7 @@ def test_sums_and_slices_of_splits_hold_what_they_say(prepared):
     dataset = data.load(
         "svhn_cropped", "train[3:]+extra[:2]", batch_size=3, data_dir=prepared
     )
-    assert sorted(_numbers(dataset)) == [3, 4, 5, 6, 7, 8, 9, 10]
+    assert sorted(numbers_of(dataset)) == [3, 4, 5, 6, 7, 8, 9, 10]
 
 
 def test_an_epoch_visits_every_example_once_in_its_own_order(prepared):
@@ -177,7 +112,7 @@ def test_an_epoch_visits_every_example_once_in_its_own_order(prepared):
         epochs=3,
         data_dir=prepared,
     )
-    numbers = _numbers(dataset)
+    numbers = numbers_of(dataset)
     assert len(dataset) == 3 * 4
     epochs = [numbers[:20], numbers[20:40], numbers[40:]]
     for epoch in epochs:
@@ -194,7 +129,7 @@ def test_an_epoch_of_photographs_visits_every_example_once(folder):
         epochs=2,
         data_dir=folder,
     )
-    numbers = _numbers(dataset, preprocessing.IMAGENET)
+    numbers = numbers_of(dataset, preprocessing.IMAGENET)
     tens = [10 * index for index in range(24)]
     np.testing.assert_allclose(sorted(numbers[:24]), tens, atol=2)
     np.testing.assert_allclose(sorted(numbers[24:]), tens, atol=2)
@@ -240,7 +175,7 @@ def test_the_last_step_leaves_nothing():
 
 def test_seeds_decide_the_order_and_none_draws_a_new_one(prepared):
     def order(seed):
-        return _numbers(
+        return numbers_of(
             data.load(
                 "svhn_cropped",
                 "train+extra",
@@ -301,7 +236,7 @@ def test_sums_of_splits_are_cut_as_one(split, shards, prepared):
             shard=(index, len(shards)),
             data_dir=prepared,
         )
-        assert sorted(_numbers(dataset)) == list(expected)
+        assert sorted(numbers_of(dataset)) == list(expected)
         assert len(dataset) == -(-len(expected) // 5)
 
 
@@ -325,7 +260,7 @@ def test_image_folders_label_by_sorted_folder_names(folder):
     )
     ((images, labels),) = dataset.as_numpy_iterator()
     assert images.shape == (12, 224, 224, 3)
-    tens = np.array(_levels(preprocessing.IMAGENET, images)) / 10
+    tens = np.array(levels_of(preprocessing.IMAGENET, images)) / 10
     # Cats have the odd levels.
     np.testing.assert_array_equal(np.round(tens) % 2, 1 - labels)
     assert 0 < labels.sum() < 12
@@ -338,99 +273,3 @@ def test_unknown_builders_are_treated_like_photographs(prepared):
     assert (recipe.name, recipe.num_classes) == ("flowers", None)
     assert recipe.mean == preprocessing.IMAGENET.mean
     assert data.preprocessing_of("digits") is preprocessing.DIGITS
-
-
-def test_the_newest_version_is_read(tmp_path):
-    for version, count in (("1.9.0", 3), ("1.10.0", 5)):
-        splits = {"train": _plain(32, range(count))}
-        features = _features(32, 10)
-        _write(str(tmp_path), "cifar10", features, splits, version)
-    info = data.describe("cifar10", "train", data_dir=str(tmp_path))
-    assert info.num_examples == 5
-
-
-def test_data_dir_defaults_to_the_environment(prepared, monkeypatch):
-    monkeypatch.setenv("TFDS_DATA_DIR", prepared)
-    assert data.describe("cifar10", "test").num_examples == 7
-
-
-def test_missing_data_are_an_error_that_names_the_remedies(tmp_path):
-    with pytest.raises(ValueError) as error:
-        data.load("cifar10", "train", batch_size=1, data_dir=str(tmp_path))
-    for word in ("`data_dir`", str(tmp_path), "--data_dir", "--download"):
-        assert word in str(error.value)
-    with pytest.raises(ValueError, match="`data_dir`.*Received: None"):
-        data.describe("image_folder", "train")
-
-
-@pytest.mark.parametrize("split", ["validation", "train[:9000]", "train["])
-def test_unknown_splits_are_an_error_that_lists_the_others(split, prepared):
-    for name in ("cifar10", "digits"):
-        with pytest.raises(ValueError) as error:
-            data.describe(name, split, data_dir=prepared)
-        assert "['test', 'train']" in str(error.value)
-        assert f"Received: split={split!r}" in str(error.value)
-
-
-def test_empty_slices_are_an_error(prepared):
-    for name in ("cifar10", "digits"):
-        with pytest.raises(ValueError, match="`split`.*not empty"):
-            data.describe(name, "train[:0]", data_dir=prepared)
-
-
-def test_a_split_whose_files_are_missing_is_one_clear_error(tmp_path):
-    splits = {"train": _plain(32, [0]), "test": _plain(32, [1])}
-    _write(str(tmp_path), "cifar10", _features(32, 10), splits)
-    (path,) = tmp_path.glob("cifar10/*/cifar10-test*")
-    path.unlink()
-    assert data.describe("cifar10", "train", str(tmp_path)).num_examples == 1
-    with pytest.raises(ValueError, match="does not exist. Received: 'test'"):
-        data.describe("cifar10", "test", str(tmp_path))
-
-
-def test_data_sets_without_images_or_labels_are_refused(tmp_path):
-    features = {"text": tfds.features.Text()}
-    _write(str(tmp_path), "words", features, {"train": [{"text": "a"}]})
-    with pytest.raises(ValueError, match=r"Received: \"words with \['text'\]"):
-        data.describe("words", "train", str(tmp_path))
-
-
-def test_another_number_of_classes_than_the_papers_is_refused(tmp_path):
-    splits = {"train": _plain(32, range(3))}
-    _write(str(tmp_path), "cifar100", _features(32, 10), splits)
-    with pytest.raises(ValueError, match="100 classes.*with 10 classes"):
-        data.describe("cifar100", "train", str(tmp_path))
-
-
-def test_labels_outside_the_classes_are_refused(tmp_path):
-    examples = _plain(32, range(3))
-    examples[1]["label"] = -1
-    _write(str(tmp_path), "cifar10", _features(32, 10), {"train": examples})
-    with pytest.raises(ValueError, match=r"from 0 to 9. Received: \[-1, 0, 2"):
-        data.load("cifar10", "train", batch_size=1, data_dir=str(tmp_path))
-
-
-@pytest.mark.parametrize(
-    "changed, message",
-    [
-        ({"batch_size": 0}, "`batch_size`.*Received: 0"),
-        ({"batch_size": 101}, "`batch_size`.*100. Received: 101"),
-        ({"epochs": 0}, "`epochs`.*Received: 0"),
-        ({"epochs": 2, "training": False}, "`epochs`.*Received: 2"),
-        ({"seed": -1}, "`seed`.*Received: -1"),
-        ({"first_step": 11}, "`first_step`.* 10 steps. Received: 11"),
-        ({"shard": (2, 2)}, r"`shard`.*Received: \(2, 2\)"),
-    ],
-)
-def test_arguments_without_sense_are_refused(changed, message):
-    arguments = {"batch_size": 10, "training": True, **changed}
-    with pytest.raises(ValueError, match=message):
-        data.load("digits", "train[:100]", **arguments)
-
-
-def test_missing_packages_are_named(monkeypatch, tmp_path):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(ImportError, match=r"skipnet_tf\[demo\]"):
-        data.describe("digits", "train")
-    with pytest.raises(ImportError, match="importlib_resources"):
-        data.describe("cifar10", "train", str(tmp_path), download=True)

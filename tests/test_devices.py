@@ -129,7 +129,9 @@ def test_replicas_draw_decisions_of_their_own():
 
     @tf.function
     def draw():
-        return model.stage.policy(model.step_and_seed()[1])(tf.zeros([64]), 0)
+        return model.stage.policy(model.step_and_seed()[1], None)(
+            tf.zeros([64]), 0
+        )
 
     first, second = strategy.experimental_local_results(strategy.run(draw))
     assert not np.array_equal(first, second)

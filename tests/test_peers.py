@@ -74,7 +74,7 @@ def test_a_target_is_one_number_or_one_for_each_gate():
 @pytest.mark.parametrize("name", _STAGES)
 def test_noise_ends_with_training(name):
     stage = _STAGES[name]()
-    assert stage.policy(_SEED) == policy.Gumbel(_SEED, 1.0)
+    assert stage.policy(_SEED, None) == policy.Gumbel(_SEED, 1.0)
     assert stage.inference_policy(0.5, None) == policy.Thresholded(0.5)
     assert stage.execution == "masked"
 

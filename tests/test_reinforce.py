@@ -114,7 +114,7 @@ def test_undecided_gates_are_rewarded():
 
 def test_bounded_samples_are_credited_with_their_bounded_probability():
     stage = skipnet_tf.HybridReinforce(0.3, min_probability=0.1)
-    assert stage.policy(_SEED) == policy.Sampled(_SEED, 0.1)
+    assert stage.policy(_SEED, None) == policy.Sampled(_SEED, 0.1)
     terms = stage.policy_terms(_ROUTED, _LOSS, 0, _SEED)
     p = 0.1 + 0.8 / (1 + np.exp(-_ROUTED["gate_logits"].numpy()))
     surprise = -np.log(np.where(_ROUTED["gates"].numpy() == 1, p, 1 - p))

@@ -59,7 +59,7 @@ def test_bad_arguments_of_the_supervised_stage_are_refused():
     ],
 )
 def test_every_stage_has_its_policies(stage, training, inference):
-    assert type(stage.policy(_SEED)) is training
+    assert type(stage.policy(_SEED, None)) is training
     assert type(stage.inference_policy(0.5, None)) is inference
     assert stage.samples == (training is policy.Sampled)
 

@@ -16,7 +16,8 @@ _TIERS = (
     "digits files photographs input_service",
     "layers policy slices verification distillation",
     "gate_form stages sources",
-    "gates blocks classifier folding peers reinforce elastic confidence data",
+    "gates blocks classifier folding peers reinforce elastic imitation "
+    "confidence data",
     "training folded_gates",
     "resnet",
     "skipnet",

@@ -184,7 +184,7 @@ def test_a_conditional_step_trains_in_the_given_precision():
 @pytest.mark.parametrize("percent", [0, 25, 100])
 def test_the_share_of_images_is_imposed_whatever_the_gates_say(percent):
     stage = steps.Imposed(percent, "conditional")
-    policy = stage.policy(tf.constant([1, 2]))
+    policy = stage.policy(tf.constant([1, 2]), None)
     logits = tf.fill([2000], 9.0)
     first, second = policy(logits, 0).numpy(), policy(logits, 1).numpy()
     assert first.mean() == pytest.approx(percent / 100, abs=0.05)

@@ -19,7 +19,7 @@ from skipnet_tf.layers import OPEN_LOGIT
 
 # Stages that train the gates of a network that may be new.
 _EARLY = ("sp", "elastic", "target_rate", "budget")
-_LATE = ("gates", "hrl", "rl")  # by rewards
+_LATE = ("gates", "hrl", "rl")  # by rewards, or by example
 _CONSTANT_WARMUP = 0.01  # published
 _IMAGES_TO_MATCH = 256  # for statistics of imported shortcuts
 
@@ -49,7 +49,7 @@ def plan(stage: str, family: str, splits: experiment.Data) -> experiment.Plan:
         given=_given(stage),
         # Statistics are part of the backbone, which stays as it is in gates.
         recalibrate=values.recalibrate if late and stage != "gates" else 0,
-        target_macs=values.target_macs if late else None,
+        target_macs=values.target_macs if _rewarded(stage) else None,
     )
 
 
@@ -75,6 +75,8 @@ def check(stage: str, family: str, splits: experiment.Data) -> None:
 def first_weights(stage: str) -> str | None:
     """The file a stage starts from, or `None` for random weights."""
     values = flags.FLAGS
+    if _imitates(stage):
+        return values.imitate
     if _given(stage):
         return _given(stage)
     before = _before(stage)
@@ -140,7 +142,8 @@ def _compiled(stage, family, splits, steps, gentle):
     if weights:
         # In elastic gates learn nothing: those that follow start afresh.
         elastic = "elastic" in (stage, saved_stages.taught_in(weights))
-        target = model.backbone if elastic else model
+        afresh = elastic or _imitates(stage)
+        target = model.backbone if afresh else model
         new_classifier = values.new_classifier and _given(stage) is not None
         _load(target, weights, splits, new_classifier)
     compiled = {
@@ -155,7 +158,7 @@ def _compiled(stage, family, splits, steps, gentle):
     if stage in _EARLY:
         compiled["stage"] = _early_stage(stage, steps)
     if stage in _LATE:
-        if not _continues(stage):
+        if _rewarded(stage) and not _continues(stage):
             model.sharpen(values.sharpen)
         compiled["stage"] = _late_stage(stage, model, info, steps, gentle)
     model.compile(**compiled)
@@ -232,6 +235,10 @@ def _early_stage(stage, steps):
 
 def _late_stage(stage, model, info, steps, gentle):
     values = flags.FLAGS
+    if _imitates(stage):
+        teacher = saved_stages.gated_network(values.imitate)
+        teacher.execution = "masked" if values.jit_compile else _execution()
+        return skipnet_tf.Imitation(teacher, values.seed, _execution())
     count = skipnet_tf.flops.count(model, tuple(info.image_shape))
     costs = count.blocks if values.block_costs else None
     kind = skipnet_tf.HybridReinforce
@@ -246,7 +253,7 @@ def _late_stage(stage, model, info, steps, gentle):
         )
     if _continues(stage):
         entropy_weight = 0.0
-        path = first_weights(stage)
+        path = values.imitate or first_weights(stage)
         # Not there yet where a stage is only checked.
         if target is not None and os.path.exists(path):
             alpha = gentle * saved_stages.price(path)
@@ -296,8 +303,18 @@ def _gates_have_learnt(stage):
 
 
 def _continues(stage):
-    """Whether gates have learnt by the same rewards in the stage before."""
+    """Whether gates have learnt at the same price in the stage before."""
     return not _given(stage) and _before(stage) == "gates"
+
+
+def _imitates(stage):
+    """Whether the gates of a stage learn by example."""
+    return stage == "gates" and flags.FLAGS.imitate is not None
+
+
+def _rewarded(stage):
+    """Whether the gates of a stage learn by rewards."""
+    return stage in _LATE and not _imitates(stage)
 
 
 def _execution():

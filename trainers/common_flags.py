@@ -2,13 +2,20 @@
 
 import data_flags
 import network_flags
+import objective_flags
 import safety_flags
 import training_flags
 from absl import flags
 
 STAGES = network_flags.STAGES
 
-_MODULES = (network_flags, training_flags, safety_flags, data_flags)
+_MODULES = (
+    network_flags,
+    objective_flags,
+    training_flags,
+    safety_flags,
+    data_flags,
+)
 
 # The flags then count as the script's own, and its --help lists them.
 flags.disclaim_key_flags()

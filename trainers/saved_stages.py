@@ -1,8 +1,11 @@
 """What a network file says of the stage that it was trained in."""
 
 import json
-import os
 import zipfile
+
+import keras
+
+import skipnet_tf
 
 
 def price(path: str) -> float:
@@ -17,13 +20,38 @@ def price(path: str) -> float:
     Raises:
         ValueError: If the price followed a schedule.
     """
-    alpha = _saved_stage(path)["config"]["alpha"]
+    alpha = _saved_stage(path).get("config", {}).get("alpha")
     if not isinstance(alpha, float):
         raise ValueError(
-            "--target_macs must have been given to gates too, for hrl to go on "
-            f"at its price. Received: {path}, trained without"
+            "--target_macs must have been given to gates too, or to the "
+            "network in --imitate, for hrl to go on at its price. "
+            f"Received: {path}, trained without"
         )
     return alpha
+
+
+def gated_network(path: str) -> skipnet_tf.SkipNet:
+    """The network in a `.keras` file, of any kind of gates.
+
+    Args:
+        path: String.
+
+    Returns:
+        A `SkipNet` with its weights and its threshold.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    try:
+        network = keras.saving.load_model(path, compile=False)
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        network = error
+    if not isinstance(network, skipnet_tf.SkipNet):
+        raise ValueError(
+            "--imitate must be a .keras file of a network with gates. "
+            f"Received: {path}, {network!r}"
+        )
+    return network
 
 
 def taught_in(path: str) -> str | None:
@@ -34,9 +62,10 @@ def taught_in(path: str) -> str | None:
 def _saved_stage(path):
     """The configuration of the stage in a `.keras` file; empty if none.
 
-    Or if the file is not there yet, where a stage is only checked.
+    Or if the file is not there yet, where a stage is only checked; of one that
+    is broken, whoever loads its weights tells.
     """
-    if not path.endswith(".keras") or not os.path.exists(path):
+    if not path.endswith(".keras") or not zipfile.is_zipfile(path):
         return {}
     with zipfile.ZipFile(path) as file:
         config = json.loads(file.read("config.json"))

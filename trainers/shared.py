@@ -60,6 +60,7 @@ def train(dataset: str, family: str = "cifar") -> None:
     values = flags.FLAGS
     _check_gating()
     _check_teacher()
+    _check_example()
     experiment.set_up(
         values.workdir,
         values.deterministic,
@@ -178,6 +179,31 @@ def _check_teacher():
         raise ValueError(
             "--distill_weight needs a teacher: give --distill_from (and "
             "--init_from, to start from its weights), or leave it out"
+        )
+
+
+def _check_example():
+    values = flags.FLAGS
+    stages, path = values.stages, values.imitate
+    if path is None:
+        return
+    if "gates" not in stages and values.hrl_from != "gates":
+        raise ValueError(
+            "--imitate is for the stage gates, which is neither in --stages "
+            f"nor in --hrl_from. Received: --stages={','.join(stages)} "
+            f"--hrl_from={values.hrl_from}"
+        )
+    if "gates" in stages and (stages[0] != "gates" or values.init_from):
+        raise ValueError(
+            "gates start from the network in --imitate, and from no other: "
+            "begin --stages with gates, and leave out --init_from. "
+            f"Received: --stages={','.join(stages)} "
+            f"--init_from={values.init_from}"
+        )
+    if "gates" in stages and not os.path.exists(path):
+        raise ValueError(
+            "--imitate must be the .keras file of a trained network. "
+            f"Received: {path}, which does not exist"
         )
 
 

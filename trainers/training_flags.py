@@ -12,6 +12,7 @@ def define(defaults: dict) -> None:
     """Defines the flags, with the defaults of the data set."""
     _define_length(defaults)
     _define_learning_rate(defaults)
+    _define_schedules(defaults)
     number("momentum", 0.9, "Of gradient descent.", 1.0)
     number(
         "l2",
@@ -107,6 +108,23 @@ def _define_learning_rate(defaults):
         "by --batch_size over this. Not given: they are taken as they are.",
         lower_bound=1,
     )
+    flags.DEFINE_integer(
+        "warmup_steps",
+        0,
+        "First steps of base and of sp, or what comes in its place, with "
+        "another learning rate.",
+        lower_bound=0,
+    )
+    flags.DEFINE_enum(
+        "warmup",
+        "constant",
+        ["constant", "linear"],
+        "Learning rate of --warmup_steps: 0.01 (published: 400 steps for "
+        "depth 110), or a line up to where the schedule is.",
+    )
+
+
+def _define_schedules(defaults):
     for prefix, stages in (
         ("", "base, sp and stages like sp"),
         ("hrl_", "gates, hrl and rl"),
@@ -128,20 +146,6 @@ def _define_learning_rate(defaults):
             _are_fractions,
             "must be fractions between 0 and 1 in ascending order",
         )
-    flags.DEFINE_integer(
-        "warmup_steps",
-        0,
-        "First steps of base and of sp, or what comes in its place, with "
-        "another learning rate.",
-        lower_bound=0,
-    )
-    flags.DEFINE_enum(
-        "warmup",
-        "constant",
-        ["constant", "linear"],
-        "Learning rate of --warmup_steps: 0.01 (published: 400 steps for "
-        "depth 110), or a line up to where the schedule is.",
-    )
 
 
 def _define_devices():
