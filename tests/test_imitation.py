@@ -170,9 +170,7 @@ def flags_of(example):
 def test_hrl_goes_on_at_the_price_of_the_example(tmp_path, example):
     parse(f"--workdir={tmp_path}", *TINY, *flags_of(example))
     digits = shared._splits("digits")
-    plan = building.plan("gates", "cifar", digits)
-    assert plan.target_macs is None
-    gates = plan.make(0)
+    gates = building.plan("gates", "cifar", digits).make(0)
     assert isinstance(gates.stage, skipnet_tf.Imitation)
     assert gates.stage.teacher.threshold == 0.95
     assert (gates.gate, gates.threshold) == ("rnn", 0.5)

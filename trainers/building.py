@@ -49,7 +49,7 @@ def plan(stage: str, family: str, splits: experiment.Data) -> experiment.Plan:
         given=_given(stage),
         # Statistics are part of the backbone, which stays as it is in gates.
         recalibrate=values.recalibrate if late and stage != "gates" else 0,
-        target_macs=values.target_macs if _rewarded(stage) else None,
+        target_macs=values.target_macs if late else None,
     )
 
 
@@ -158,7 +158,7 @@ def _compiled(stage, family, splits, steps, gentle):
     if stage in _EARLY:
         compiled["stage"] = _early_stage(stage, steps)
     if stage in _LATE:
-        if _rewarded(stage) and not _continues(stage):
+        if not _continues(stage) and not _imitates(stage):
             model.sharpen(values.sharpen)
         compiled["stage"] = _late_stage(stage, model, info, steps, gentle)
     model.compile(**compiled)
@@ -310,11 +310,6 @@ def _continues(stage):
 def _imitates(stage):
     """Whether the gates of a stage learn by example."""
     return stage == "gates" and flags.FLAGS.imitate is not None
-
-
-def _rewarded(stage):
-    """Whether the gates of a stage learn by rewards."""
-    return stage in _LATE and not _imitates(stage)
 
 
 def _execution():
