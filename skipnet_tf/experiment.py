@@ -202,7 +202,8 @@ def _conclude(job, model):
     if job.plan.target_macs is not None:
         # Statistics are to be those of the policy that is served, which they
         # then change a little.
-        result["threshold"] = _meet_target(job, model)
+        last = not job.plan.recalibrate
+        result["threshold"] = _meet_target(job, model, tell=last)
     if job.plan.recalibrate:
         recalibration.recalibrate(
             model, _some_batches(job), job.plan.recalibrate
@@ -225,7 +226,7 @@ def _conclude(job, model):
     shutil.rmtree(os.path.join(folder, "checkpoints"), ignore_errors=True)
 
 
-def _meet_target(job, model):
+def _meet_target(job, model, tell=True):
     """The threshold at which the target is met, if the network bears it.
 
     Where gates are about as sure of all images, one number moves them all at
@@ -248,9 +249,13 @@ def _meet_target(job, model):
         model.num_classes, before["accuracy"], job.safety.accuracy_floor
     )
     shut = after["executed_blocks"] * sum(model.groups) < 1.001  # block 0
-    if after["accuracy"] < floor.accuracy or shut:
-        collapse.warn(f"{told}: it stays at 0.5")
+    stays = after["accuracy"] < floor.accuracy or shut
+    if stays:
         model.threshold, after = 0.5, before
+    if not tell:
+        return model.threshold
+    if stays:
+        collapse.warn(f"{told}: it stays at 0.5")
     elif found != 0.5:
         print(told, flush=True)
     if abs(after["macs_fraction"] - target) > _NEAR:
