@@ -1,5 +1,7 @@
 """Settings, shared stages, prices and tables of sweeps, without a run."""
 
+import json
+
 import pytest
 import sweep_plan
 import sweep_results
@@ -95,6 +97,15 @@ def test_the_price_is_found_between_one_that_holds_and_one_that_does_not():
 
 
 # The table.
+
+
+def test_what_a_stage_notes_beside_its_splits_is_no_split(tmp_path):
+    validation = {"accuracy": 0.9, "macs_fraction": 0.5}
+    stage = {"threshold": 0.4, "retreats": 1, "validation": validation}
+    result = {"stages": {"gates": stage}}
+    (tmp_path / "result.json").write_text(json.dumps(result))
+    found = sweep_results.read(str(tmp_path), "gates")
+    assert found == {"validation": validation}
 
 
 def test_means_and_deviations_are_over_the_seeds_of_a_setting(tmp_path):

@@ -8,13 +8,16 @@ from collections.abc import Sequence
 
 from skipnet_tf import evaluation
 
+_SPLITS = ("validation", "test")
 _NUMBERS = ("accuracy", "macs_fraction")
 
 
 def read(folder: str, stage: str) -> dict[str, dict]:
     """Summaries of a finished stage, by split."""
     with open(os.path.join(folder, "result.json")) as file:
-        return json.load(file)["stages"][stage]
+        found = json.load(file)["stages"][stage]
+    # Not all of it is about a split: a threshold, retreats.
+    return {split: found[split] for split in _SPLITS if split in found}
 
 
 def rows(runs: Sequence[tuple[str, str, dict[str, dict]]]) -> list[dict]:
