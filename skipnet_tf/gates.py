@@ -170,6 +170,11 @@ class PooledGate(FeedForwardGate):
         """`call` on spatial means, float32 `(batch, channels)`."""
         return log_odds(self.decision(self.hidden(means))), state
 
+    @property
+    def projection(self) -> keras.layers.Dense:
+        """What reads the spatial means, `(channels, units)`."""
+        return self.hidden
+
     def multiply_adds(self, height, width):
         """Multiply-adds; the same for every size of the feature map."""
         return self.hidden.kernel.shape[0] * self.units + self.units * 2
@@ -291,6 +296,11 @@ class RecurrentGate(keras.layers.Layer):
         if state is None:
             state = self.initial_state(tf.shape(means)[0])
         return self.recurrence(self.embedding(means), state)
+
+    @property
+    def projection(self) -> keras.layers.Dense:
+        """What reads the spatial means, `(channels, units)`."""
+        return self.embedding
 
     def initial_state(self, batch_size):
         """Zeros, `(hidden, cell)`, each `(batch_size, units)`."""

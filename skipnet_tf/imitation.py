@@ -97,6 +97,41 @@ class Imitation(Stage):
         return {**super().get_config(), "execution": self.execution}
 
 
+def read_classifier(network: keras.Model, scale: float = 0.5) -> int:
+    """Makes gates of the last group read what the classifier would say.
+
+    There the classifier can be asked before the last block. What reads a
+    gate's features, random in a new network, becomes the classifier: gates
+    then see scores of classes, and how sure these are holds for images that
+    were never seen, where other features they could go by were learnt by heart.
+    Recurrent gates and those without convolution have such a layer; it goes on
+    learning.
+
+    Args:
+        network: `SkipNet` with new gates and a trained classifier.
+        scale: Float, of the classifier's weights in the gate, so that sigmoids
+            are not at their ends. Defaults to `0.5`.
+
+    Returns:
+        Int, how many gates read it: none if they have convolutions, or fewer
+        units than there are classes.
+    """
+    classifier = network.backbone.classifier
+    classes = network.num_classes
+    asked = network.gates[len(network.gates) + 1 - network.groups[-1] :]
+    able = [
+        gate.projection
+        for gate in asked
+        if getattr(gate, "units", 0) >= classes
+    ]
+    for projection in able:
+        for ours, theirs in zip(projection.weights, classifier.weights):
+            value = ours.numpy()
+            value[..., :classes] = scale * theirs.numpy()
+            ours.assign(value)
+    return len(able)
+
+
 def _interface(network):
     """Numbers of gates and of input channels."""
     gates = getattr(network, "gates", ())

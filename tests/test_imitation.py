@@ -18,6 +18,7 @@ from training_cases import network
 from training_cases import sgd
 
 import skipnet_tf
+from skipnet_tf import imitation
 
 
 def divided(gate="pool", **arguments):
@@ -209,3 +210,37 @@ def test_work_directories_are_bound_by_the_example(tmp_path):
     assert noted("gates", "--imitate=a.keras")["imitate"] == "a.keras"
     hrl = noted("hrl", "--imitate=a.keras", "--hrl_from=gates")
     assert hrl["imitate"] == "a.keras"
+
+
+@pytest.mark.parametrize("gate", ["rnn", "pool"])
+def test_gates_of_the_last_group_read_the_classifier(gate):
+    model = cases.trained(network(gate, blocks=(2, 3)), IMAGES)
+    before = [gate.projection.get_weights() for gate in model.gates]
+    # Of 4 gates the last 2 are between blocks of the last group.
+    assert imitation.read_classifier(model, scale=0.25) == 2
+    classifier = model.backbone.classifier
+    features = cases.images(5, 4)
+    scores = classifier(features).numpy()
+    for gate, (kernel, bias) in zip(model.gates[2:], before[2:]):
+        read = gate.projection.kernel.numpy(), gate.projection.bias.numpy()
+        np.testing.assert_allclose(
+            (features @ read[0] + read[1])[:, :3], 0.25 * scores, rtol=1e-5
+        )
+        np.testing.assert_array_equal(read[0][:, 3:], kernel[:, 3:])
+        np.testing.assert_array_equal(read[1][3:], bias[3:])
+    for gate, weights in zip(model.gates[:2], before[:2]):
+        for ours, theirs in zip(gate.projection.get_weights(), weights):
+            np.testing.assert_array_equal(ours, theirs)
+
+
+def test_gates_that_cannot_read_the_classifier_stay_as_they_are():
+    for model in (
+        network("ff2", blocks=(1, 3)),
+        network("confidence", blocks=(1, 3)),
+        network("rnn", blocks=(1, 3), num_classes=11),
+        network("rnn", blocks=(3, 1)),
+    ):
+        before = model.get_weights()
+        assert imitation.read_classifier(model) == 0
+        for ours, theirs in zip(model.get_weights(), before):
+            np.testing.assert_array_equal(ours, theirs)

@@ -11,6 +11,7 @@ from absl import flags
 import skipnet_tf
 from skipnet_tf import checkpoints
 from skipnet_tf import experiment
+from skipnet_tf import imitation
 from skipnet_tf import interop
 from skipnet_tf import models
 from skipnet_tf import objectives
@@ -146,6 +147,8 @@ def _compiled(stage, family, splits, steps, gentle):
         target = model.backbone if afresh else model
         new_classifier = values.new_classifier and _given(stage) is not None
         _load(target, weights, splits, new_classifier)
+    if _imitates(stage):
+        imitation.read_classifier(model)
     compiled = {
         "optimizer": _optimizer(stage, steps, gentle),
         "loss": _loss(),

@@ -136,7 +136,8 @@ def _define_teachers():
         None,
         "Trained network (.keras) with gates of another kind, for gates "
         "instead of rewards: the stage starts from it, leaves it as it is, and "
-        "new gates learn its decisions; hrl then goes on at its price.",
+        "new gates, which read its classifier's scores, learn its decisions; "
+        "hrl then goes on at its price.",
     )
     flags.DEFINE_string(
         "distill_from",
