@@ -148,8 +148,8 @@ def test_files_without_gates_are_refused(tmp_path):
 
 @pytest.fixture
 def example(tmp_path):
-    """The file of a network that skips both of its gated blocks."""
-    network = skipnet_tf.cifar_skipnet(8, "pool", input_shape=(8, 8, 3))
+    """The file of a network that skips all of its gated blocks."""
+    network = skipnet_tf.cifar_skipnet(14, "pool", input_shape=(8, 8, 3))
     network.threshold = 0.95  # new gates are less sure
     stage = skipnet_tf.HybridReinforce(0.25, target_macs=0.9)
     network.compile(sgd(), stage=stage)
@@ -159,6 +159,7 @@ def example(tmp_path):
 
 def flags_of(example):
     return [
+        "--depth=14",
         f"--imitate={example}",
         "--stages=gates,hrl",
         "--hrl_from=gates",
@@ -178,6 +179,10 @@ def test_hrl_goes_on_at_the_price_of_the_example(tmp_path, example):
     before = keras.saving.load_model(example).backbone.get_weights()
     for ours, theirs in zip(gates.backbone.get_weights(), before):
         np.testing.assert_array_equal(ours, theirs)
+    # The last of 5 gates is between blocks of the last group.
+    half = 0.5 * gates.backbone.classifier.kernel.numpy()
+    reads = [np.allclose(g.projection.kernel, half) for g in gates.gates[3:]]
+    assert reads == [False, True]
     (tmp_path / "gates").mkdir()
     gates.gates[0].embedding.bias.assign(np.arange(10.0))
     gates.save(tmp_path / "gates" / "model.keras")
@@ -189,13 +194,22 @@ def test_hrl_goes_on_at_the_price_of_the_example(tmp_path, example):
         np.testing.assert_array_equal(ours, theirs)
 
 
+def test_reading_the_classifier_can_be_left_out(tmp_path, example):
+    arguments = [*flags_of(example), "--noread_classifier"]
+    parse(f"--workdir={tmp_path}", *TINY, *arguments)
+    plan = building.plan("gates", "cifar", shared._splits("digits"))
+    model = plan.make(0)
+    half = 0.5 * model.backbone.classifier.kernel.numpy()
+    assert not np.allclose(model.gates[4].projection.kernel, half)
+
+
 @pytest.mark.slow
 def test_trainers_imitate_and_go_on(tmp_path, example):
     train(tmp_path, *flags_of(example))
     log = (tmp_path / "gates" / "log.csv").read_text().splitlines()
-    # The example runs block 0 of 3.
+    # The example runs block 0 of 6.
     executed = log[0].split(",").index("executed_blocks")
-    assert float(log[1].split(",")[executed]) == pytest.approx(1 / 3)
+    assert float(log[1].split(",")[executed]) == pytest.approx(1 / 6)
     result = json.loads((tmp_path / "result.json").read_text())
     assert list(result["stages"]) == ["gates", "hrl"]
 

@@ -147,7 +147,7 @@ def _compiled(stage, family, splits, steps, gentle):
         target = model.backbone if afresh else model
         new_classifier = values.new_classifier and _given(stage) is not None
         _load(target, weights, splits, new_classifier)
-    if _imitates(stage):
+    if _imitates(stage) and values.read_classifier:
         imitation.read_classifier(model)
     compiled = {
         "optimizer": _optimizer(stage, steps, gentle),

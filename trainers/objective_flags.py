@@ -136,8 +136,14 @@ def _define_teachers():
         None,
         "Trained network (.keras) with gates of another kind, for gates "
         "instead of rewards: the stage starts from it, leaves it as it is, and "
-        "new gates, which read its classifier's scores, learn its decisions; "
-        "hrl then goes on at its price.",
+        "new gates learn its decisions; hrl then goes on at its price.",
+    )
+    flags.DEFINE_bool(
+        "read_classifier",
+        True,
+        "With --imitate, recurrent gates and those without convolution begin "
+        "by reading the classifier's scores in the last group, if they have a "
+        "unit for each class.",
     )
     flags.DEFINE_string(
         "distill_from",

@@ -49,7 +49,13 @@ _PEER_FLAGS = {
     "anneal",
 }
 # Of no concern to hrl unless it starts from gates.
-_GATES_FLAGS = {"gates_from", "gates_steps", "gates_epochs", "imitate"}
+_GATES_FLAGS = {
+    "gates_from",
+    "gates_steps",
+    "gates_epochs",
+    "imitate",
+    "read_classifier",
+}
 _HRL_LENGTH = {"hrl_from", "hrl_steps", "hrl_epochs", "from_scratch"}
 _HRL_FLAGS = _HRL_LENGTH | {
     "alpha",
