@@ -88,6 +88,7 @@ def test_the_teacher_is_not_saved(tmp_path):
         fit(loaded)
 
 
+@pytest.mark.slow
 def test_a_replica_learns_what_its_images_show():
     with cases.two_replicas().scope():
         teacher = divided()
