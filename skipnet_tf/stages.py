@@ -64,7 +64,7 @@ class Stage:
             seed: Int32 tensor `(2,)`.
             images: Normalised float tensor `(batch, height, width, channels)`.
         """
-        raise NotImplementedError
+        raise NotImplementedError  # no stage trains without one of its own
 
     def inference_policy(self, threshold, images):
         """The policy of inference on a batch of images."""

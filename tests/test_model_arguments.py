@@ -57,6 +57,19 @@ def test_actions_of_the_wrong_shape_are_refused(shape):
         skipnet().route(images(4, 8, 8, 3), actions=np.ones(shape))
 
 
+# Every argument of a dense network, none of them its default.
+_BACKBONE = {
+    "blocks": (1, 2),
+    "filters": (4, 8),
+    "bottleneck": True,
+    "stem": "imagenet",
+    "num_classes": 7,
+    "input_shape": (40, None, 1),
+    "stride_on": "1x1",
+    "name": "everything",
+}
+
+
 def _arguments(model):
     return set(inspect.signature(type(model).__init__).parameters) - {"self"}
 
@@ -65,29 +78,13 @@ def _arguments(model):
     "model",
     [
         lambda: SkipNet(
-            blocks=(1, 2),
-            filters=(4, 8),
-            bottleneck=True,
-            stem="imagenet",
-            num_classes=7,
-            input_shape=(40, None, 1),
-            stride_on="1x1",
+            **_BACKBONE,
             gate="ff2",
             gate_init="published",
             threshold=0.4,
             execution="masked",
-            name="everything",
         ),
-        lambda: ResNet(
-            blocks=(1, 2),
-            filters=(4, 8),
-            bottleneck=True,
-            stem="imagenet",
-            num_classes=7,
-            input_shape=(40, None, 1),
-            stride_on="1x1",
-            name="everything",
-        ),
+        lambda: ResNet(**_BACKBONE),
     ],
 )
 def test_a_saved_network_keeps_every_constructor_argument(model, tmp_path):
