@@ -9,6 +9,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import export_cases
 import keras
 import numpy as np
+import photograph_cases
 import pytest
 import tensorflow as tf
 
@@ -86,3 +87,20 @@ def session(version):
 def signatures(version):
     """The signatures of `version` as TensorFlow loads them."""
     return tf.saved_model.load(version).signatures
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory):
+    """Ten photographs of which three cannot be decoded."""
+    return photograph_cases.write_folder(
+        tmp_path_factory.mktemp("folder"), photograph_cases.photograph
+    )
+
+
+@pytest.fixture(scope="session")
+def sound(tmp_path_factory):
+    """Ten photographs in three files, nothing wrong with them."""
+    return photograph_cases.write_records(
+        tmp_path_factory.mktemp("sound"),
+        lambda number: photograph_cases.jpeg(10 * number),
+    )

@@ -20,16 +20,16 @@ def _png(level):
     return tf.io.encode_png(np.full((20, 24, 3), level, np.uint8)).numpy()
 
 
-# What stands in a file instead of image 3, 5 and 6 of the ten; image 7 is a
-# PNG with the wrong suffix, which is fine.
-CORRUPT = {3: jpeg(30)[:200], 5: b"Not found", 6: b""}
+# Of the ten; image 7 is a PNG with the wrong suffix, which is fine.
+CORRUPT = (3, 5, 6)
 
 
 def photograph(number):
     """The file of image 0 to 9, corrupt or not."""
     if number == 7:
         return _png(10 * number)
-    return CORRUPT.get(number, jpeg(10 * number))
+    corrupt = {3: jpeg(30)[:200], 5: b"Not found", 6: b""}
+    return corrupt.get(number, jpeg(10 * number))
 
 
 def numbers_of(images):

@@ -6,28 +6,11 @@ import threading
 import numpy as np
 import pytest
 import tensorflow as tf
-from photograph_cases import jpeg
 from photograph_cases import load
 from photograph_cases import numbers_of
-from photograph_cases import photograph
-from photograph_cases import write_folder
-from photograph_cases import write_records
 
 from skipnet_tf import data
 from skipnet_tf import input_service
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """Ten photographs of which three cannot be decoded."""
-    return write_folder(tmp_path_factory.mktemp("folder"), photograph)
-
-
-@pytest.fixture(scope="module")
-def sound(tmp_path_factory):
-    """Ten photographs in three files, nothing wrong with them."""
-    root = tmp_path_factory.mktemp("sound")
-    return write_records(root, lambda number: jpeg(10 * number))
 
 
 def test_services_that_do_not_answer_are_one_sentence(folder):

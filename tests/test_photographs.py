@@ -18,22 +18,9 @@ from skipnet_tf import photographs
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """Ten photographs of which three cannot be decoded."""
-    return write_folder(tmp_path_factory.mktemp("folder"), photograph)
-
-
-@pytest.fixture(scope="module")
 def records(tmp_path_factory):
     """The same ten, in three files, each in a class of its own."""
     return write_records(tmp_path_factory.mktemp("records"), photograph)
-
-
-@pytest.fixture(scope="module")
-def sound(tmp_path_factory):
-    """Ten photographs in three files, nothing wrong with them."""
-    root = tmp_path_factory.mktemp("sound")
-    return write_records(root, lambda number: jpeg(10 * number))
 
 
 @pytest.fixture

@@ -9,26 +9,12 @@ from photograph_cases import SIZE
 from photograph_cases import jpeg
 from photograph_cases import load
 from photograph_cases import numbers_of
-from photograph_cases import photograph
 from photograph_cases import write_folder
 from photograph_cases import write_records
 
 from skipnet_tf import data
 from skipnet_tf import files
 from skipnet_tf import preprocessing
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """Ten photographs of which three cannot be decoded."""
-    return write_folder(tmp_path_factory.mktemp("folder"), photograph)
-
-
-@pytest.fixture(scope="module")
-def sound(tmp_path_factory):
-    """Ten photographs in three files, nothing wrong with them."""
-    root = tmp_path_factory.mktemp("sound")
-    return write_records(root, lambda number: jpeg(10 * number))
 
 
 def test_training_and_evaluation_do_what_the_preprocessing_says(sound):
