@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import types
 from collections.abc import Iterator
 
 import keras
@@ -70,11 +71,13 @@ class Classifier(keras.Model):
             optimizer: Keras optimizer or its name.
             loss: Keras loss on logits. Defaults to `None`, sparse categorical
                 cross-entropy.
-            metrics: List of Keras metrics. Defaults to `None`.
+            metrics: Keras metrics, objects, functions or names, in any
+                structure that Keras takes. Defaults to `None`.
             stage: `Supervised`, `Elastic`, `Imitation`, `HybridReinforce`,
                 `Reinforce`, `TargetRate` or `Budget`, for networks with gates.
                 Defaults to `None`, `Supervised()` where there are gates.
-            weighted_metrics: List of Keras metrics. Defaults to `None`.
+            weighted_metrics: Likewise, with weights of samples. Defaults to
+                `None`.
             run_eagerly: Bool. Defaults to `False`.
             steps_per_execution: Positive int. Defaults to `1`.
             jit_compile: Bool, compile steps with XLA, which computes skipped
@@ -115,15 +118,21 @@ class Classifier(keras.Model):
             "auto_scale_loss": auto_scale_loss,
         }
         super().compile(**arguments)
+        # Keras resets metrics only from the second epoch on: what one has seen
+        # before would enter the first.
+        for metric in keras.tree.flatten((metrics, weighted_metrics)):
+            if isinstance(metric, keras.metrics.Metric):
+                metric.reset_state()
         # Now, not at the first step: a checkpoint or file made before that
         # step could not be restored into variables that exist.
         self.optimizer.build(self.trainable_variables)
-        self._compile_arguments = {
-            **arguments,
-            "optimizer": self.optimizer,
-            "stage": stage,
-            "gradient_accumulation": gradient_accumulation,
-        }
+        # No dict: Keras would look into it for metrics, and refuse those that
+        # come after the network is built.
+        self._compile_arguments = types.SimpleNamespace(
+            **{**arguments, "optimizer": self.optimizer},
+            stage=stage,
+            gradient_accumulation=gradient_accumulation,
+        )
 
     def _check_step(self, jit_compile, gradient_accumulation):
         replicas = self.distribute_strategy.num_replicas_in_sync
@@ -291,7 +300,9 @@ class Classifier(keras.Model):
         """
         if not self.compiled:
             return None
-        return keras.saving.serialize_keras_object(self._compile_arguments)
+        return keras.saving.serialize_keras_object(
+            vars(self._compile_arguments)
+        )
 
     def compile_from_config(self, config):
         """Compiles as the saved model was, ready to go on training."""

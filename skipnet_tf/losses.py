@@ -70,9 +70,31 @@ class SmoothedCrossEntropy(keras.losses.Loss):
         return {**super().get_config(), "smoothing": self.smoothing}
 
 
+def single(loss):
+    """The callable of what `compile` takes for a network of one output.
+
+    Args:
+        loss: Keras loss, function, name of one, or a list of one of these.
+
+    Returns:
+        Keras loss or function of labels and logits.
+
+    Raises:
+        ValueError: If there are several, or Keras knows no such loss.
+    """
+    if isinstance(loss, (list, tuple)) and len(loss) == 1:
+        loss = loss[0]
+    if isinstance(loss, (list, tuple, dict)):
+        raise ValueError(
+            "`loss` must be one loss: the network has one output. "
+            f"Received: loss={loss!r}"
+        )
+    return keras.losses.get(loss)
+
+
 def check_takes_logits(loss) -> None:
     """Raises `ValueError` if a Keras loss expects probabilities."""
-    found = keras.losses.get(loss) if isinstance(loss, str) else loss
+    found = single(loss)
     if isinstance(found, keras.losses.Loss):
         from_logits = found.get_config().get("from_logits", True)
     else:

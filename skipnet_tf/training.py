@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import keras
 import tensorflow as tf
 
+from skipnet_tf import losses
 from skipnet_tf import metrics as metrics_module
 from skipnet_tf.classifier import Classifier
 from skipnet_tf.stages import Stage
@@ -186,7 +187,7 @@ class StagedClassifier(Classifier):
         return step, tf.random.experimental.stateless_fold_in(seed, offset)
 
     def _per_image(self, labels, logits):
-        loss = keras.losses.get(self.loss)
+        loss = losses.single(self.loss)
         function = loss.call if isinstance(loss, keras.losses.Loss) else loss
         return tf.reshape(function(labels, logits), [-1])
 
